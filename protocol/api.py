@@ -1,0 +1,411 @@
+"""The people's side of the contract: what the hub's JSON API takes and gives, as the client library reads it.
+
+Everything is under ``/api/v1``. Times are Unix microseconds. A ``path`` is ``workspace/…`` (one's own) or
+``owner/workspace/…``. ``who`` is a user name, ``@group`` or ``public``. An error is ``protocol.errors.Problem`` with the
+status of its class. A token goes into ``Authorization: Bearer``.
+
+    POST   /accounts                    NewAccount      -> SignedIn         register
+    POST   /sessions                    Login           -> SignedIn         login
+    DELETE /sessions/current                                                logout
+    GET    /me                                          -> Person
+    GET    /hub                                         -> HubInfo          no token needed
+    POST   /invitations                 NewInvitation   -> Invitation
+    GET    /nodes                                       -> list[Node]
+    GET    /nodes/{node}                                -> Node
+    DELETE /nodes/{node}                                                    evict
+    POST   /roots                       NewRoot         -> Root
+    GET    /roots                                       -> list[Root]
+    GET    /roots/{node}/{root}                         -> Root
+    POST   /roots/{node}/{root}/scan                    -> ScanStatus       import or reconcile; begins it
+    GET    /roots/{node}/{root}/scan                    -> ScanStatus
+    POST   /workspaces                  NewWorkspace    -> Workspace
+    GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]
+    GET    /workspaces/{owner}/{name}                   -> Workspace
+    GET    /workspaces/{owner}/{name}/shares            -> list[Share]
+    PUT    /workspaces/{owner}/{name}/shares/{who}      NewShare -> ShareChange
+    DELETE /workspaces/{owner}/{name}/shares/{who}      -> ShareChange
+    POST   /credentials                 NewCredentials  -> Credentials
+    GET    /files?path=&after=&limit=                   -> Listing          folders and files from the catalogue
+    GET    /search?q=&sort=&limit=&cursor=&facets=      -> SearchPage
+    GET    /audit?limit=&before=                        -> list[AuditEntry]
+    GET    /health                                      -> Health           no token needed
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from protocol.grants import Permission, Receipt
+from protocol.messages import IndexLevel, ProbeLine, ScanState
+from protocol.names import Layout
+
+
+class _In(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what people send."""
+
+
+class _Out(msgspec.Struct, frozen=True):
+    """Base of what they get; a newer hub may add fields."""
+
+
+# ------------------------------------------------------------------------------------------------------ accounts
+
+
+class NewAccount(_In, frozen=True):
+    """Register. A password has 10 characters at least."""
+
+    email: str
+    username: str
+    password: str
+
+
+class Login(_In, frozen=True):
+    """Sign in."""
+
+    email: str
+    password: str
+
+
+class Person(_Out, frozen=True):
+    """Somebody with an account."""
+
+    id: int
+    username: str
+    email: str
+    admin: bool
+    created_at: int
+
+
+class SignedIn(_Out, frozen=True):
+    """The one time the token is shown; the hub keeps a hash of it."""
+
+    token: str
+    expires_at: int
+    person: Person
+
+
+class HubInfo(_Out, frozen=True):
+    """Which hub this is. ``key`` is its Ed25519 public key, base64url without padding."""
+
+    name: str
+    version: str
+    key: str
+    registration: str
+    """``open`` or ``closed``."""
+
+
+class Health(_Out, frozen=True):
+    """Whether the hub can do its work; ``parts`` says which part cannot."""
+
+    ok: bool
+    parts: dict[str, str]
+
+
+# ------------------------------------------------------------------------------------------------------ nodes, roots
+
+
+class NewInvitation(_In, frozen=True):
+    """Ask for a join string. ``name`` is what the node will be called; the owner may choose it when joining instead."""
+
+    name: str | None = None
+    life_s: int = 600
+
+
+class Invitation(_Out, frozen=True):
+    """A join string, shown once, and the line to run beside the storage server."""
+
+    join_string: str
+    expires_at: int
+    command: str
+
+
+class NodeState(enum.StrEnum):
+    """Whether a node's agent is there."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    EVICTED = "evicted"
+
+
+class Node(_Out, frozen=True):
+    """A storage server and its agent. ``key`` is the node's Ed25519 public key, base64url: a client may pin it."""
+
+    id: int
+    name: str
+    owner: str
+    state: NodeState
+    key: str
+    storage: str
+    server: str
+    agent_version: str
+    endpoints: tuple[str, ...]
+    region: str
+    isolates_names: str
+    probes: tuple[ProbeLine, ...]
+    ceiling: tuple[str, ...]
+    warnings: tuple[str, ...]
+    pending_rows: int
+    seen_at: int | None
+    joined_at: int
+
+
+class RootKind(enum.StrEnum):
+    """Who sees a root's workspaces, and whether wio chooses where they lie."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    UNMANAGED_PUBLIC = "unmanaged-public"
+    UNMANAGED_PRIVATE = "unmanaged-private"
+
+    @property
+    def public(self) -> bool:
+        """Whether everyone may read what lies in it."""
+        return self in {RootKind.PUBLIC, RootKind.UNMANAGED_PUBLIC}
+
+    @property
+    def managed(self) -> bool:
+        """Whether wio chooses where a workspace lies; else existing folders become workspaces where they are."""
+        return self in {RootKind.PUBLIC, RootKind.PRIVATE}
+
+
+class NewRoot(_In, frozen=True):
+    """Make a root. ``layout`` unset: the safe one for this server (see 4-storage's rule on isolated names)."""
+
+    node: str
+    name: str
+    kind: RootKind
+    bucket: str
+    prefix: str = ""
+    layout: Layout | None = None
+    accept_visible_names: bool = False
+    level: IndexLevel = IndexLevel.NAMES
+
+
+class Root(_Out, frozen=True):
+    """A bucket prefix inside which wio manages everything."""
+
+    id: int
+    node: str
+    name: str
+    owner: str
+    kind: RootKind
+    bucket: str
+    prefix: str
+    layout: Layout
+    level: IndexLevel
+    objects: int
+    bytes: int
+    digest: str
+    """``protocol.digest`` of the root's content as the catalogue has it, 16 hexadecimal digits."""
+    warnings: tuple[str, ...]
+    created_at: int
+
+
+class ScanStatus(_Out, frozen=True):
+    """How far the last scan of a root is."""
+
+    root: str
+    state: ScanState | None
+    """None: never scanned."""
+    objects: int
+    bytes: int
+    started_at: int
+    at: int
+    searchable: int
+    """Objects of this root that a search finds by now."""
+    problem: str = ""
+
+
+# ------------------------------------------------------------------------------------------------------ workspaces
+
+
+class NewWorkspace(_In, frozen=True):
+    """Make a workspace.
+
+    ``root`` is ``node/root`` or, where it is the only one of that name, ``root``; unset: the only one a person may use.
+    ``folder`` names an existing folder, in unmanaged roots only.
+    """
+
+    name: str
+    root: str | None = None
+    public: bool = False
+    description: str = ""
+    folder: str | None = None
+
+
+class Workspace(_Out, frozen=True):
+    """A folder in a root; the unit of permission."""
+
+    id: int
+    owner: str
+    name: str
+    node: str
+    root: str
+    bucket: str
+    prefix: str
+    """Where its objects lie on the node: bucket and key prefix, for people's own tools."""
+    description: str
+    public: bool
+    permission: Permission | None
+    """What the asking person may do; None when only the description is visible."""
+    objects: int
+    bytes: int
+    created_at: int
+
+
+class NewShare(_In, frozen=True):
+    """Share. ``until`` in Unix microseconds."""
+
+    permission: Permission = Permission.READ
+    until: int | None = None
+
+
+class Share(_Out, frozen=True):
+    """One grant on a workspace. ``applied`` tells whether its node agrees by now; ``reason`` why not."""
+
+    who: str
+    permission: Permission
+    since: int
+    until: int | None
+    by: str
+    applied: bool
+    reason: str = ""
+
+
+class ShareChange(_Out, frozen=True):
+    """What a share or unshare did. ``before`` is the permission there was; ``receipts`` say what became of it."""
+
+    workspace: str
+    who: str
+    before: Permission | None
+    after: Permission | None
+    since: int | None
+    receipts: tuple[Receipt, ...]
+
+
+# ------------------------------------------------------------------------------------------------------ keys
+
+
+class NewCredentials(_In, frozen=True):
+    """Ask for keys that reach all these paths: one key per node. ``client_key`` is X25519, base64url."""
+
+    client_key: str
+    paths: tuple[str, ...]
+    life_s: int = 3600
+    read_only: bool = False
+    narrow: bool = False
+    """False: the key reaches everything this person has on that node (one key serves all). True: only ``paths``."""
+
+
+class Opened(_Out, frozen=True):
+    """Where one asked path lies."""
+
+    path: str
+    workspace: str
+    """``owner/name``."""
+    bucket: str
+    prefix: str
+    """The workspace's own prefix on the node, empty or ending in ``/``."""
+    key: str
+    """Where the asked path itself lies: ``prefix`` and the rest of the path."""
+    permission: Permission
+
+
+class NodeCredential(_Out, frozen=True):
+    """One key, sealed by the node for the client (``protocol.sealing``); base64url throughout."""
+
+    node: str
+    node_id: int
+    node_key: str
+    subject: int
+    request: int
+    sealed: str
+    signature: str
+    expires_at: int
+    """Unix seconds."""
+    endpoint: str
+    region: str
+    opens: tuple[Opened, ...]
+
+
+class Credentials(_Out, frozen=True):
+    """The answer: one entry per node."""
+
+    keys: tuple[NodeCredential, ...]
+
+
+# ------------------------------------------------------------------------------------------------------ files, search
+
+
+class FileEntry(_Out, frozen=True):
+    """A file, or a folder with what is below it. ``path`` is ``owner/workspace/…``."""
+
+    path: str
+    size: int
+    modified_at: int | None
+    etag: str = ""
+    folder: bool = False
+    objects: int = 1
+
+
+class NodeView(_Out, frozen=True):
+    """How old an answer's view of one node is. ``age_s``: since the node last said that nothing was pending."""
+
+    node: str
+    state: NodeState
+    age_s: float | None
+    pending_rows: int
+    scanning: bool
+
+
+class Listing(_Out, frozen=True):
+    """One level of a workspace; ``after`` continues it."""
+
+    path: str
+    entries: tuple[FileEntry, ...]
+    after: str | None
+    nodes: tuple[NodeView, ...]
+
+
+class Hit(_Out, frozen=True):
+    """One found file."""
+
+    path: str
+    size: int
+    modified_at: int
+    node: str
+    owner: str
+    score: float
+
+
+class FacetCount(_Out, frozen=True):
+    """So many files, so many bytes, under one value of a facet."""
+
+    value: str
+    count: int
+    bytes: int
+
+
+class SearchPage(_Out, frozen=True):
+    """One page of an answer; ``total`` counts only what this person may read."""
+
+    hits: tuple[Hit, ...]
+    total: int
+    bytes: int
+    facets: dict[str, tuple[FacetCount, ...]]
+    cursor: str | None
+    nodes: tuple[NodeView, ...]
+    took_ms: float
+
+
+class AuditEntry(_Out, frozen=True):
+    """Who did what to what, when."""
+
+    id: int
+    at: int
+    actor: str
+    action: str
+    target: str
+    detail: str

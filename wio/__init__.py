@@ -1,0 +1,1 @@
+"""What a person installs: the client library and the ``wio`` command."""
