@@ -1,0 +1,143 @@
+"""Messages to bytes and back, with every limit of the protocol.
+
+Whatever a peer sends, decoding either gives a message inside all limits or raises BadMessage; nothing else comes out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from protocol.errors import BadMessage
+from protocol.messages import (
+    MAX_FRAME,
+    Access,
+    Accesses,
+    AgentMessage,
+    Challenge,
+    Events,
+    Explain,
+    Hello,
+    HubMessage,
+    PlaceWorkspace,
+    Proof,
+    Refused,
+    Row,
+    Welcome,
+)
+from protocol.names import MAX_KEY_BYTES
+
+FIRST_SKIPPABLE: Final = 128
+"""Unknown tags from here on are skipped, below they end the connection."""
+OVERHEAD: Final = 72
+"""Bytes a frame adds to its payload: signature 64, sequence 8."""
+_MAX_BYTES_PER_CHARACTER: Final = 4
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A message of a newer peer that may be ignored."""
+
+    tag: int
+
+
+_ENCODE = msgspec.msgpack.Encoder()
+_HUB: msgspec.msgpack.Decoder[HubMessage | Welcome] = msgspec.msgpack.Decoder(HubMessage | Welcome)
+_AGENT: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
+_OPENING: msgspec.msgpack.Decoder[Hello | Proof] = msgspec.msgpack.Decoder(Hello | Proof)
+_REPLY: msgspec.msgpack.Decoder[Challenge | Refused] = msgspec.msgpack.Decoder(Challenge | Refused)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message's bytes; raise BadMessage if they would not fit one frame or hold text that is not Unicode."""
+    try:
+        payload = _ENCODE.encode(message)
+    except UnicodeEncodeError as error:
+        raise BadMessage("A message holds text that is not valid Unicode.") from error
+    if len(payload) > MAX_FRAME - OVERHEAD:
+        raise BadMessage(f"A message of {len(payload)} bytes does not fit one frame.")
+    return payload
+
+
+def decode_hub(payload: bytes) -> HubMessage | Welcome | Skipped:
+    """Read what a hub sent in a frame."""
+    return _decode(_HUB, payload)
+
+
+def decode_agent(payload: bytes) -> AgentMessage | Skipped:
+    """Read what an agent sent in a frame."""
+    return _decode(_AGENT, payload)
+
+
+def decode_opening(payload: bytes) -> Hello | Proof:
+    """Read what an agent sends before the session is open."""
+    return _decode_strictly(_OPENING, payload)
+
+
+def decode_reply(payload: bytes) -> Challenge | Refused:
+    """Read what a hub sends, outside of frames, before the session is open."""
+    return _decode_strictly(_REPLY, payload)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
+    tag = _tag(payload)
+    try:
+        message = decoder.decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        if tag is not None and tag >= FIRST_SKIPPABLE:
+            return Skipped(tag)
+        raise BadMessage(f"A message cannot be read: {_brief(error)}.") from error
+    _check_keys(message)
+    return message
+
+
+def _decode_strictly(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
+    if len(payload) > MAX_FRAME:
+        raise BadMessage(f"A message of {len(payload)} bytes is over the limit.")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadMessage(f"A handshake message cannot be read: {_brief(error)}.") from error
+
+
+def _tag(payload: bytes) -> int | None:
+    """Return the tag of a msgpack array whose first element is an unsigned integer of one byte or two; else None."""
+    at = {0xDC: 3, 0xDD: 5}.get(payload[0], 1 if payload[0] & 0xF0 == 0x90 else 0) if payload else 0
+    if not at or len(payload) <= at:
+        return None
+    first = payload[at]
+    if first < FIRST_SKIPPABLE:
+        return first
+    if first == 0xCC and len(payload) > at + 1:
+        return payload[at + 1]
+    if first == 0xCD and len(payload) > at + 2:
+        return int.from_bytes(payload[at + 1 : at + 3], "big")
+    return None
+
+
+def _check_keys(message: object) -> None:
+    """Check what msgspec cannot: keys are counted in bytes, and NUL is never part of one."""
+    if isinstance(message, Events):
+        for row in message.rows:
+            _check_key(row)
+    elif isinstance(message, Accesses):
+        for access in message.rows:
+            _check_key(access)
+    elif isinstance(message, Explain | PlaceWorkspace):
+        text = message.key if isinstance(message, Explain) else message.prefix
+        if _too_long(text) or "\0" in text:
+            raise BadMessage("A message holds a key that S3 does not allow.")
+
+
+def _check_key(row: Row | Access) -> None:
+    if _too_long(row.key) or "\0" in row.key:
+        raise BadMessage("A message holds a key that S3 does not allow.")
+
+
+def _too_long(key: str) -> bool:
+    return len(key) * _MAX_BYTES_PER_CHARACTER > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
+
+
+def _brief(error: Exception) -> str:
+    """Return the reason without what the peer put into it."""
+    return str(error).split(" - at ")[0][:100] if isinstance(error, msgspec.MsgspecError) else "it is nested too deep"
