@@ -1,8 +1,8 @@
 """The people's side of the contract: what the hub's JSON API takes and gives, as the client library reads it.
 
 Everything is under ``/api/v1``. Times are Unix microseconds. A ``path`` is ``workspace/…`` (one's own) or
-``owner/workspace/…``; in an address ``me`` may stand for ``{owner}``. ``who`` is a user name, ``@group`` or ``public``. An error is ``protocol.errors.Problem`` with the
-status of its class. A token goes into ``Authorization: Bearer``.
+``owner/workspace/…``; in an address ``me`` may stand for ``{owner}``. ``who`` is a user name, ``@group`` or ``public``. An
+error is ``protocol.errors.Problem`` with the status of its class. A token goes into ``Authorization: Bearer``.
 
     POST   /accounts                    NewAccount      -> SignedIn         register
     POST   /sessions                    Login           -> SignedIn         login

@@ -121,7 +121,7 @@ class Welcome(_Message, frozen=True, tag=4):
 
 
 class Refused(_Message, frozen=True, tag=5):
-    """hub -> agent, instead of Challenge or Welcome, not signed: why not. Advice for a person; nothing is undone on its word."""
+    """hub -> agent, instead of Challenge or Welcome, not signed: why not. Advice for a person: nothing is undone on its word."""
 
     problem: Problem
 
@@ -422,6 +422,14 @@ class Accesses(_Message, frozen=True, tag=52):
     rows: Annotated[tuple[Access, ...], msgspec.Meta(max_length=1000)]
 
 
+class Epochs(_Message, frozen=True, tag=53):
+    """What the agent enforces now: right after every Welcome, before anything is minted. The hub sends what differs."""
+
+    states: Annotated[tuple[EpochState, ...], msgspec.Meta(max_length=5000)]
+    last: bool = True
+    """False where more of them follow."""
+
+
 class Done(_Message, frozen=True, tag=60):
     """A request was carried out."""
 
@@ -441,7 +449,7 @@ HubMessage = SetGrants | Mint | Configure | Ack | Nak | Scan | CheckRoot | Place
 """What a hub may send once the session is open."""
 
 AgentMessage = (
-    Report | GrantsApplied | GrantsRefused | Minted | Events | Progress | Health | Explained | Accesses | Done | Failed
+    Report | GrantsApplied | GrantsRefused | Minted | Events | Progress | Health | Explained | Accesses | Epochs | Done | Failed
 )
 """What an agent may send once the session is open."""
 

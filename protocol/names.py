@@ -86,9 +86,9 @@ def check_bucket(bucket: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return ``prefix`` if it may stand in a policy: empty, or ``a/b/`` with plain segments; else raise BadName.
+    r"""Return ``prefix`` if it may stand in a policy: empty, or ``a/b/`` with plain segments; else raise BadName.
 
-    Anything that a policy reads as syntax is refused: ``* ? $ \\ { }`` and control characters (measured: ``?ob`` matches
+    Anything that a policy reads as syntax is refused: ``* ? $ \ { }`` and control characters (measured: ``?ob`` matches
     ``bob``). A prefix always ends in ``/``: ``p1`` would reach ``p10``.
     """
     if prefix == "":

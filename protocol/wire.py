@@ -5,7 +5,7 @@ Whatever a peer sends, decoding either gives a message inside all limits or rais
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -33,6 +33,11 @@ FIRST_SKIPPABLE: Final = 128
 OVERHEAD: Final = 72
 """Bytes a frame adds to its payload: signature 64, sequence 8."""
 _MAX_BYTES_PER_CHARACTER: Final = 4
+# The bytes of msgpack's own specification that ``_tag`` reads.
+_FIXARRAY, _ARRAY16, _ARRAY32, _UINT8, _UINT16 = 0x90, 0xDC, 0xDD, 0xCC, 0xCD
+
+
+T = TypeVar("T")
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -79,7 +84,7 @@ def decode_reply(payload: bytes) -> Challenge | Refused:
     return _decode_strictly(_REPLY, payload)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T | Skipped:
     tag = _tag(payload)
     try:
         message = decoder.decode(payload)
@@ -91,7 +96,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
     return message
 
 
-def _decode_strictly(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
+def _decode_strictly(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
     if len(payload) > MAX_FRAME:
         raise BadMessage(f"A message of {len(payload)} bytes is over the limit.")
     try:
@@ -102,15 +107,15 @@ def _decode_strictly(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> A
 
 def _tag(payload: bytes) -> int | None:
     """Return the tag of a msgpack array whose first element is an unsigned integer of one byte or two; else None."""
-    at = {0xDC: 3, 0xDD: 5}.get(payload[0], 1 if payload[0] & 0xF0 == 0x90 else 0) if payload else 0
+    at = {_ARRAY16: 3, _ARRAY32: 5}.get(payload[0], 1 if payload[0] & 0xF0 == _FIXARRAY else 0) if payload else 0
     if not at or len(payload) <= at:
         return None
     first = payload[at]
     if first < FIRST_SKIPPABLE:
         return first
-    if first == 0xCC and len(payload) > at + 1:
+    if first == _UINT8 and len(payload) > at + 1:
         return payload[at + 1]
-    if first == 0xCD and len(payload) > at + 2:
+    if first == _UINT16 and len(payload) > at + 2:
         return int.from_bytes(payload[at + 1 : at + 3], "big")
     return None
 

@@ -7,7 +7,8 @@ an empty one from nothing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import msgspec
@@ -97,16 +98,16 @@ class Engine(Protocol):
         """Make everything written searchable and remember that all revisions up to ``position`` are in."""
 
     async def position(self) -> int:
-        """The position of the last commit; 0 for an empty index."""
+        """Return the position of the last commit; 0 for an empty index."""
 
     async def search(self, asked: Asked) -> Page:
         """Answer from the last commit."""
 
-    async def count(self, workspaces: Set[int]) -> int:
-        """How many documents these workspaces hold."""
+    async def count(self, workspaces: AbstractSet[int]) -> int:
+        """Count the documents these workspaces hold."""
 
     async def clear(self) -> None:
         """Forget everything; position 0."""
 
     async def stats(self) -> Stats:
-        """Numbers for people."""
+        """Return numbers for people."""

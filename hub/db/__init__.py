@@ -1,0 +1,1 @@
+"""The hub's tables and what is asked of them in SQL."""

@@ -1,0 +1,1 @@
+"""The agents' side: connections, dispatch, desired state out, events in, acknowledgements."""

@@ -5,12 +5,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from protocol.errors import Problem
 from protocol.messages import Answer, Asking
-from protocol.names import NodeId
+from protocol.names import NodeId, RootId, UserId, WorkspaceId
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who asks: a person with a good token, and from where (for the audit trail)."""
+
+    id: UserId
+    username: str
+    admin: bool
+    address: str = ""
+
+
+class Readable(msgspec.Struct, frozen=True):
+    """A workspace that somebody may list and read. ``prefix`` is in its root's own space and ends in ``/``."""
+
+    id: WorkspaceId
+    owner: str
+    name: str
+    node_id: NodeId
+    node: str
+    root_id: RootId
+    prefix: str
+
+
+class Reach(Protocol):
+    """What a person may read: served by the services for people, used by searching."""
+
+    async def readable(self, actor: Actor) -> Sequence[Readable]:
+        """Return every workspace whose files this person may list and read now."""
+
+    async def resolve(self, actor: Actor, path: str) -> tuple[Readable, str]:
+        """Split ``workspace/…`` or ``owner/workspace/…`` into a workspace and the path below it.
+
+        Raises UnknownWorkspace where there is none that this person may know of, NoGrant where it may not be read.
+        """
 
 
 class Agents(Protocol):

@@ -1,0 +1,488 @@
+"""Snapshot and journal as one thing: what looks found goes in, rows for the hub come out, in whole transactions.
+
+The rest of the agent uses this and none of the modules below it. Every method may raise DiskFull; then nothing was
+written and it may be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from protocol.errors import Problem, UnknownRoot, WioError
+from protocol.messages import MAX_ROWS, Cursor, IndexLevel, RootConfig, Row
+from spoke_agent.index import journal, snapshot
+from spoke_agent.index.database import Database
+from spoke_agent.index.journal import Agreement, Batch, Head
+from spoke_agent.index.looks import Look, Looks
+from spoke_agent.index.snapshot import Known
+from spoke_agent.index.spans import Span
+from spoke_agent.storage.node import Entry
+
+T = TypeVar("T")
+
+JOURNAL_ROWS: Final = 200_000
+"""Rows the hub has not acknowledged, at most: some 30 MB. Beyond that looking waits, and what may have changed is marked."""
+BATCH_BYTES: Final = 800_000
+"""Bytes of rows in one batch, so that the frame stays under protocol.messages.MAX_FRAME."""
+
+_ENCODE = msgspec.msgpack.Encoder()
+_CONFIG = msgspec.msgpack.Decoder(RootConfig)
+_PROBLEM = msgspec.msgpack.Decoder(Problem)
+
+
+class Superseded(Exception):
+    """Not an error: a new generation began while something was under way. Its user starts again."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What one look at one key found; ``entry`` is None where nothing is there."""
+
+    look: Look
+    key: str
+    entry: Entry | None
+    actor: int = 0
+    always: bool = False
+    """Make a row even where it looks as before (see ``snapshot.difference``)."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What became of a page: keys known but not in it, and keys for which another look is needed."""
+
+    missing: tuple[str, ...]
+    doubtful: tuple[str, ...]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """How far one page takes a scan: in which span, up to which key (None: the span is done), with how many objects."""
+
+    span: str
+    position: str | None
+    objects: int
+    bytes: int
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A root as the snapshot has it at one journal position, and where its scan stands. Times in Unix microseconds."""
+
+    root: int
+    name: str
+    objects: int
+    bytes: int
+    digest: int
+    sequence: int
+    scanned_at: int | None
+    scan_started_at: int | None
+    scan_objects: int
+    scan_bytes: int
+    problem: Problem | None
+
+
+class Scanning(msgspec.Struct, frozen=True):
+    """A scan that begins or goes on: what is left of it, and what it has counted."""
+
+    generation: int
+    started_at: int
+    spans: tuple[tuple[str, Span], ...]
+    """(the span's name: its lower end when it was cut; what is left of it)."""
+    objects: int
+    bytes: int
+
+
+class Ledger:
+    """Snapshot and journal. Used in the event loop; the work is done in the database's thread."""
+
+    def __init__(self, database: Database, *, journal_rows: int = JOURNAL_ROWS) -> None:
+        self._database = database
+        self._journal_rows = journal_rows
+        self._head = Head(0, 0, b"", 0, b"", 0)
+        self._roots: dict[int, RootConfig] = {}
+        self._room = asyncio.Event()
+        self.looks = Looks()
+        self.changed = asyncio.Event()
+        """Set whenever there is something new to send; whoever sends clears it."""
+
+    # -------------------------------------------------------------------------------------------------- life
+
+    async def open(self) -> None:
+        """Open the file and read where things stand."""
+        await self._database.open()
+
+        def work(connection: sqlite3.Connection) -> list[RootConfig]:
+            return [_CONFIG.decode(body) for (body,) in connection.execute("SELECT config FROM root")]
+
+        self._roots = {config.root: config for config in await self._run(work)}
+
+    async def close(self) -> None:
+        """Finish and close the file."""
+        await self._database.close()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def whole(connection: sqlite3.Connection) -> tuple[T, Head]:
+            return work(connection), journal.head(connection)
+
+        result, self._head = await self._database.run(whole)
+        if self.pending < self._journal_rows:
+            self._room.set()
+        else:
+            self._room.clear()
+        if self._head.pending:
+            self.changed.set()
+        return result
+
+    @property
+    def generation(self) -> int:
+        """The journal's generation."""
+        return self._head.generation
+
+    @property
+    def pending(self) -> int:
+        """Rows the hub has not acknowledged."""
+        return self._head.pending
+
+    async def room(self) -> None:
+        """Wait until the journal has room. Where it is full of old news of few keys, room is made."""
+        if self._room.is_set():
+            return
+        if await self._run(journal.coalesce) == 0:
+            await self._room.wait()
+
+    # -------------------------------------------------------------------------------------------------- roots
+
+    async def configure(self, revision: int, roots: Sequence[RootConfig]) -> bool:
+        """Keep these roots as all there are; False where a higher revision is known, and nothing was changed.
+
+        A root that is gone is forgotten. One that lies elsewhere now gets a new identity at its next scan.
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            found = connection.execute("SELECT revision FROM configuration").fetchone()
+            if found is not None and revision < found[0]:
+                return False
+            connection.execute("INSERT OR REPLACE INTO configuration VALUES (1, ?)", (revision,))
+            for gone in self._roots.keys() - {config.root for config in roots}:
+                _forget(connection, gone)
+                connection.execute("DELETE FROM root WHERE root = ?", (gone,))
+            for config in roots:
+                _keep_config(connection, config, self._roots.get(config.root))
+            return True
+
+        kept = await self._run(work)
+        if kept:
+            self._roots = {config.root: config for config in roots}
+        return kept
+
+    def configs(self) -> list[RootConfig]:
+        """Return all roots of this node."""
+        return list(self._roots.values())
+
+    def indexed(self) -> list[RootConfig]:
+        """Return the roots whose objects the hub may know."""
+        return [config for config in self._roots.values() if is_indexed(config)]
+
+    def config(self, root: int) -> RootConfig:
+        """Return one root. Raises UnknownRoot."""
+        try:
+            return self._roots[root]
+        except KeyError:
+            raise UnknownRoot(f"Root {root} is not on this node.") from None
+
+    async def standings(self) -> list[Standing]:
+        """Return how every root stands."""
+        return await self._run(lambda connection: _standings(connection, list(self._roots)))
+
+    # -------------------------------------------------------------------------------------------------- looks
+
+    async def accept_looks(self, seen: Sequence[Seen]) -> list[Seen]:
+        """Take in what looks at single keys found; return those that do not count and must be made again."""
+        counted: list[Seen] = []
+        again: list[Seen] = []
+        for one in seen:
+            (counted if one.look.counts(one.key) else again).append(one)
+        for one in counted:
+            self.looks.accept_key(one.look, one.key)
+
+        def work(connection: sqlite3.Connection) -> None:
+            for root in {one.look.root for one in counted}:
+                here = [one for one in counted if one.look.root == root]
+                for always in (False, True):
+                    _take_in(connection, root, [one for one in here if one.always is always], always=always)
+
+        if counted:
+            await self._run(work)
+        return again
+
+    async def accept_page(
+        self, look: Look, generation: int, part: Span, entries: Sequence[Entry], *, step: Step | None
+    ) -> Listed:
+        """Take in one page of a listing: ``entries`` is all there is in ``part``.
+
+        Nothing is deleted: keys that are known but not listed come back as ``missing``. Where there are none, the scan
+        takes this ``step`` in the same transaction; else ``advance`` takes it, later. Raises Superseded.
+        """
+        keys, spans = look.overtaken()
+        self.looks.accept_span(look, part)
+
+        def work(connection: sqlite3.Connection) -> Listed:
+            if journal.head(connection).generation != generation:
+                raise Superseded
+            known = snapshot.known_between(connection, look.root, part)
+            counted, listed = entries, _judge(known, entries, keys, spans)
+            if listed.doubtful or keys or spans:
+                counted = [entry for entry in entries if entry.key not in keys and not _in_any(spans, entry.key)]
+            _change(connection, look.root, known, counted)
+            if step is not None and not listed.missing:
+                _advance(connection, look.root, step)
+            return listed
+
+        return await self._run(work)
+
+    # -------------------------------------------------------------------------------------------------- scans
+
+    async def begin_scan(self, root: int, identity: str, spans: Sequence[Span], at: int) -> Scanning:
+        """Begin a scan, or go on with one that was cut off: then ``spans`` are ignored."""
+
+        def work(connection: sqlite3.Connection) -> Scanning:
+            left = connection.execute("SELECT 1 FROM span WHERE root = ?", (root,)).fetchone()
+            if left is None:
+                connection.executemany(
+                    "INSERT INTO span VALUES (?, ?, ?, ?, ?)",
+                    [(root, span.low, span.prefix, span.high, span.low) for span in spans],
+                )
+                connection.execute(
+                    "UPDATE root SET scan_started_at = ?, scan_objects = 0, scan_bytes = 0 WHERE root = ?", (at, root)
+                )
+            connection.execute("UPDATE root SET identity = ?, problem = NULL WHERE root = ?", (identity, root))
+            rest = connection.execute("SELECT low, prefix, position, high FROM span WHERE root = ? ORDER BY low", (root,))
+            named = tuple((low, Span(prefix, position, high)) for low, prefix, position, high in rest)
+            started, objects, size = connection.execute(
+                "SELECT scan_started_at, scan_objects, scan_bytes FROM root WHERE root = ?", (root,)
+            ).fetchone()
+            return Scanning(journal.head(connection).generation, started or at, named, objects, size)
+
+        self.config(root)
+        return await self._run(work)
+
+    async def advance(self, root: int, generation: int, step: Step) -> None:
+        """Take a step of a scan whose missing keys have all been looked at. Raises Superseded."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if journal.head(connection).generation != generation:
+                raise Superseded
+            _advance(connection, root, step)
+
+        await self._run(work)
+
+    async def finish_scan(self, root: int, generation: int, at: int) -> Standing:
+        """Note that every span of a scan is done. Raises Superseded."""
+
+        def work(connection: sqlite3.Connection) -> Standing:
+            left = connection.execute("SELECT 1 FROM span WHERE root = ?", (root,)).fetchone()
+            if left is not None or journal.head(connection).generation != generation:
+                raise Superseded
+            connection.execute("UPDATE root SET scanned_at = ?, problem = NULL WHERE root = ?", (at, root))
+            found = _standings(connection, [root])
+            if not found:
+                raise Superseded
+            return found[0]
+
+        standing = await self._run(work)
+        self.changed.set()
+        return standing
+
+    async def fail_scan(self, root: int, problem: Problem) -> None:
+        """Note why a scan stopped. What is left of it stays, to go on with."""
+        body = _ENCODE.encode(problem)
+        await self._run(lambda connection: connection.execute("UPDATE root SET problem = ? WHERE root = ?", (body, root)))
+
+    async def identity(self, root: int) -> str | None:
+        """Return what the root was when it was first scanned; None where it never was."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            found = connection.execute("SELECT identity FROM root WHERE root = ?", (root,)).fetchone()
+            return found[0] if found is not None else None
+
+        return await self._run(work)
+
+    async def count_below(self, root: int, prefix: str, limit: int) -> int:
+        """Count the objects known below a prefix, at most ``limit``."""
+        return await self._run(lambda connection: snapshot.count_below(connection, root, prefix, limit))
+
+    async def known(self, root: int, span: Span) -> dict[str, Known]:
+        """Return what is known of a span, for comparing with storage."""
+        return await self._run(lambda connection: snapshot.known_between(connection, root, span))
+
+    # -------------------------------------------------------------------------------------------------- the hub
+
+    async def settle(self, cursor: Cursor) -> tuple[int, bool]:
+        """Agree with the hub on where to go on: (the number of the next row to send, whether a new generation began).
+
+        With a new generation the snapshot is empty: every root must be scanned.
+        """
+
+        def work(connection: sqlite3.Connection) -> tuple[int, bool]:
+            agreement = journal.agree(connection, cursor)
+            if agreement is Agreement.RESUME:
+                journal.acknowledged(connection, cursor)
+                return cursor.sequence, False
+            if agreement is Agreement.FROM_START:
+                return 0, False
+            journal.begin(connection, max(journal.head(connection).generation, cursor.generation) + 1)
+            connection.execute("DELETE FROM object")
+            connection.execute("DELETE FROM span")
+            connection.execute("UPDATE root SET objects = 0, bytes = 0, digest = 0, scanned_at = NULL, scan_started_at = NULL")
+            return 0, True
+
+        return await self._run(work)
+
+    async def acknowledged(self, cursor: Cursor) -> bool:
+        """Note what the hub has; False where its cursor does not fit."""
+        return await self._run(lambda connection: journal.acknowledged(connection, cursor))
+
+    async def outgoing(self, after: int, roots: Iterable[int] = ()) -> tuple[Batch | None, list[Standing]]:
+        """Return the next rows to send from number ``after`` on.
+
+        Where there are none, ``after`` is the journal's end, and the standings of ``roots`` at exactly that position come
+        instead.
+        """
+        wanted = list(roots)
+
+        def work(connection: sqlite3.Connection) -> tuple[Batch | None, list[Standing]]:
+            batch = journal.next_batch(connection, after, max_rows=MAX_ROWS, max_bytes=BATCH_BYTES)
+            return batch, [] if batch is not None else _standings(connection, wanted)
+
+        return await self._run(work)
+
+
+def is_indexed(config: RootConfig) -> bool:
+    """Say whether the hub may know this root's objects. A ``local`` index stays on the node."""
+    return config.level not in {IndexLevel.NONE, IndexLevel.LOCAL}
+
+
+def problem_of(error: WioError) -> Problem:
+    """Return an error as it is kept and sent, within the limits of the wire."""
+    problem = error.problem
+    return msgspec.structs.replace(problem, message=problem.message[:500], todo=problem.todo[:500])
+
+
+# ---------------------------------------------------------------------------------------------------- in a transaction
+
+
+def _keep_config(connection: sqlite3.Connection, config: RootConfig, before: RootConfig | None) -> None:
+    connection.execute(
+        "INSERT INTO root VALUES (?, ?, NULL, 0, 0, 0, NULL, NULL, 0, 0, NULL) "
+        "ON CONFLICT (root) DO UPDATE SET config = excluded.config",
+        (config.root, _ENCODE.encode(config)),
+    )
+    if before is None:
+        return
+    if (before.bucket, before.prefix, before.layout) != (config.bucket, config.prefix, config.layout):
+        connection.execute("UPDATE root SET identity = NULL, scanned_at = NULL WHERE root = ?", (config.root,))
+        connection.execute("DELETE FROM span WHERE root = ?", (config.root,))
+    if is_indexed(before) and not is_indexed(config):
+        _forget(connection, config.root)
+
+
+def _forget(connection: sqlite3.Connection, root: int) -> None:
+    snapshot.forget(connection, root)
+    connection.execute("DELETE FROM span WHERE root = ?", (root,))
+    connection.execute("UPDATE root SET scanned_at = NULL, scan_started_at = NULL, problem = NULL WHERE root = ?", (root,))
+
+
+def _take_in(connection: sqlite3.Connection, root: int, seen: Sequence[Seen], *, always: bool) -> None:
+    if not seen:
+        return
+    known = snapshot.known_at(connection, root, [one.key for one in seen])
+    found = [one.entry for one in seen if one.entry is not None]
+    gone = [one.key for one in seen if one.entry is None]
+    actors = {one.key: one.actor for one in seen if one.actor}
+    _change(connection, root, known, found, gone, actors=actors, always=always)
+
+
+def _change(
+    connection: sqlite3.Connection,
+    root: int,
+    known: dict[str, Known],
+    found: Sequence[Entry],
+    gone: Sequence[str] = (),
+    *,
+    actors: dict[str, int] | None = None,
+    always: bool = False,
+) -> None:
+    """Work out what changes, and write it to snapshot, totals and journal. Nothing for a root that is not there."""
+    if connection.execute("SELECT 1 FROM root WHERE root = ?", (root,)).fetchone() is None:
+        return
+    made = snapshot.difference(root, snapshot.totals(connection, root), known, found, gone, actors=actors, always=always)
+    rows: tuple[Row, ...] = made.rows
+    if rows:
+        snapshot.write(connection, rows)
+        snapshot.keep_totals(connection, root, made.totals)
+        journal.append(connection, rows)
+
+
+def _judge(known: dict[str, Known], entries: Sequence[Entry], keys: frozenset[str], spans: tuple[Span, ...]) -> Listed:
+    """Say which known keys a page lacks, and where an overtaken look disagrees with what is known."""
+    if not known and not keys and not spans:
+        return Listed((), ())
+    listed = {entry.key for entry in entries}
+    missing = [key for key in known if key not in listed]
+    doubtful: list[str] = []
+    if keys or spans:
+        doubtful = [key for key in missing if key in keys or _in_any(spans, key)]
+        missing = [key for key in missing if not (key in keys or _in_any(spans, key))]
+        doubtful += [
+            entry.key
+            for entry in entries
+            if (entry.key in keys or _in_any(spans, entry.key))
+            and known.get(entry.key) != (entry.size, entry.mtime, entry.etag)
+        ]
+    return Listed(tuple(missing), tuple(doubtful))
+
+
+def _in_any(spans: tuple[Span, ...], key: str) -> bool:
+    return any(span.holds(key) for span in spans)
+
+
+def _advance(connection: sqlite3.Connection, root: int, step: Step) -> None:
+    if step.position is None:
+        connection.execute("DELETE FROM span WHERE root = ? AND low = ?", (root, step.span))
+    else:
+        connection.execute("UPDATE span SET position = ? WHERE root = ? AND low = ?", (step.position, root, step.span))
+    connection.execute(
+        "UPDATE root SET scan_objects = scan_objects + ?, scan_bytes = scan_bytes + ? WHERE root = ?",
+        (step.objects, step.bytes, root),
+    )
+
+
+def _standings(connection: sqlite3.Connection, roots: Sequence[int]) -> list[Standing]:
+    sequence = journal.head(connection).sequence
+    standings = []
+    for root in roots:
+        found = connection.execute(
+            "SELECT config, objects, bytes, digest, scanned_at, scan_started_at, scan_objects, scan_bytes, problem "
+            "FROM root WHERE root = ?",
+            (root,),
+        ).fetchone()
+        if found is None:
+            continue
+        config, objects, size, digest, scanned, started, scan_objects, scan_bytes, problem = found
+        standings.append(
+            Standing(
+                root,
+                _CONFIG.decode(config).name,
+                objects,
+                size,
+                digest,
+                sequence,
+                scanned,
+                started,
+                scan_objects,
+                scan_bytes,
+                _PROBLEM.decode(problem) if problem is not None else None,
+            )
+        )
+    return standings

@@ -1,0 +1,92 @@
+"""Spans of keys, in the order of their UTF-8 bytes: how a root is cut for scanning. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from protocol.errors import StorageRefused
+from protocol.names import MAX_KEY_BYTES, shown
+from spoke_agent.storage.node import Entry
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The keys that start with ``prefix`` and lie above ``low``, up to and with ``high`` (None: to the end).
+
+    Python compares text by code point, which is the order of UTF-8 bytes.
+    """
+
+    prefix: str = ""
+    low: str = ""
+    high: str | None = None
+
+    def holds(self, key: str) -> bool:
+        """Say whether a key lies in here."""
+        return key > self.low and (self.high is None or key <= self.high) and key.startswith(self.prefix)
+
+    def after(self, key: str) -> Span:
+        """Return what is left of this span behind ``key``."""
+        return Span(self.prefix, key, self.high)
+
+    def until(self, key: str) -> Span:
+        """Return the part of this span up to and with ``key``."""
+        return Span(self.prefix, self.low, key)
+
+
+def apart(one: Span, other: Span) -> bool:
+    """Say that two spans share no key. False where they may."""
+    return (
+        _ends_before(one, other)
+        or _ends_before(other, one)
+        or not (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+    )
+
+
+def _ends_before(one: Span, other: Span) -> bool:
+    return one.high is not None and (one.high <= other.low or one.high < other.prefix)
+
+
+def split(borders: Sequence[str]) -> list[Span]:
+    """Cut a whole root at these keys, whatever they are: together the spans hold every key exactly once."""
+    cuts = sorted({border for border in borders if border})
+    lows, highs = ["", *cuts], [*cuts, None]
+    return [Span(_shared_folder(low, high), low, high) for low, high in zip(lows, highs, strict=True)]
+
+
+def _shared_folder(low: str, high: str | None) -> str:
+    """Return the folder that all keys between two borders lie in, as listing a folder costs less than listing past it."""
+    if high is None or not low:
+        return ""
+    shared = 0
+    while shared < min(len(low), len(high)) and low[shared] == high[shared]:
+        shared += 1
+    return low[: low.rfind("/", 0, shared) + 1]
+
+
+def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries of a page that lie in the span. Raises StorageRefused for one that is not in order.
+
+    A key that S3 could not hold (too long, not text) is left out: no row could carry it.
+    """
+    last = span.low
+    for entry in page:
+        if entry.key <= last:
+            raise StorageRefused(
+                f"The storage server listed {shown(entry.key)} after {shown(last)}: its listing is out of order.",
+                todo="Nothing was changed by this. Check the server, and what stands between it and the agent.",
+            )
+        last = entry.key
+    if not page or (span.high is None and not span.prefix and all(map(_fits, page))):
+        return page
+    return [entry for entry in page if span.holds(entry.key) and _fits(entry)]
+
+
+def _fits(entry: Entry) -> bool:
+    key = entry.key
+    if len(key) <= MAX_KEY_BYTES // 4 and key.isascii():
+        return bool(key)
+    try:
+        return 0 < len(key.encode()) <= MAX_KEY_BYTES
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,272 @@
+"""The typed client of a hub, waiting (``Client``) and asynchronous (``AsyncClient``), over httpx.
+
+Every method of both is a value of ``wio.calls``, run. Errors are those of ``protocol.errors``: the hub's own, and
+HubUnreachable, with the hub's address and what to do, for whatever goes wrong on the way. Connections are kept alive; a
+client may be used by several threads (or tasks) at once. No ``repr`` shows the token.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+from protocol.errors import BadSetting, HubUnreachable, WioError
+from protocol.names import shown
+from wio import calls
+from wio.calls import Call
+from wio.web import httpx
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_TIMEOUT: Final = httpx.Timeout(90.0, connect=10.0)
+"""Seconds. An unshare waits for its node; the hub gives up long before this."""
+
+
+class _Waits(Generic[P, T]):
+    """A call as a method of ``Client``."""
+
+    def __init__(self, make: Callable[P, Call[T]]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __get__(self, client: Client, owner: type[Client] | None = None) -> Callable[P, T]:
+        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return client.run(self._make(*args, **kwargs))
+
+        method.__doc__ = self.__doc__
+        return method
+
+
+class _Async(Generic[P, T]):
+    """A call as a method of ``AsyncClient``."""
+
+    def __init__(self, make: Callable[P, Call[T]]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __get__(self, client: AsyncClient, owner: type[AsyncClient] | None = None) -> Callable[P, Awaitable[T]]:
+        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await client.run(self._make(*args, **kwargs))
+
+        method.__doc__ = self.__doc__
+        return method
+
+
+class Client:
+    """A hub, as a program uses it. Close it, or use it in a ``with``."""
+
+    def __init__(self, hub: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.hub_url = hub_address(hub)
+        self._http = httpx.Client(
+            base_url=self.hub_url + calls.BASE,
+            headers=_headers(token),
+            timeout=_TIMEOUT,
+            verify=_trust(self.hub_url),
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({self.hub_url})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def run(self, call: Call[T]) -> T:
+        """Send one call and return its answer; raises any error of ``protocol.errors``."""
+        try:
+            answer = self._http.send(_request(self._http, call))
+        except httpx.HTTPError as error:
+            raise _trouble(self.hub_url, error) from error
+        return _read(call, self.hub_url, answer)
+
+    register = _Waits(calls.register)
+    login = _Waits(calls.login)
+    logout = _Waits(calls.logout)
+    me = _Waits(calls.me)
+    hub = _Waits(calls.hub)
+    health = _Waits(calls.health)
+    invite = _Waits(calls.invite)
+    nodes = _Waits(calls.nodes)
+    node = _Waits(calls.node)
+    evict = _Waits(calls.evict)
+    create_root = _Waits(calls.create_root)
+    roots = _Waits(calls.roots)
+    root = _Waits(calls.root)
+    scan = _Waits(calls.scan)
+    scan_status = _Waits(calls.scan_status)
+    create_workspace = _Waits(calls.create_workspace)
+    workspaces = _Waits(calls.workspaces)
+    workspace = _Waits(calls.workspace)
+    shares = _Waits(calls.shares)
+    share = _Waits(calls.share)
+    unshare = _Waits(calls.unshare)
+    credentials = _Waits(calls.credentials)
+    files = _Waits(calls.files)
+    search = _Waits(calls.search)
+    audit = _Waits(calls.audit)
+
+
+class AsyncClient:
+    """A hub, as an asynchronous program uses it. Close it, or use it in an ``async with``."""
+
+    def __init__(self, hub: str, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.hub_url = hub_address(hub)
+        self._http = httpx.AsyncClient(
+            base_url=self.hub_url + calls.BASE,
+            headers=_headers(token),
+            timeout=_TIMEOUT,
+            verify=_trust(self.hub_url),
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.hub_url})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def run(self, call: Call[T]) -> T:
+        """Send one call and return its answer; raises any error of ``protocol.errors``."""
+        try:
+            answer = await self._http.send(_request(self._http, call))
+        except httpx.HTTPError as error:
+            raise _trouble(self.hub_url, error) from error
+        return _read(call, self.hub_url, answer)
+
+    register = _Async(calls.register)
+    login = _Async(calls.login)
+    logout = _Async(calls.logout)
+    me = _Async(calls.me)
+    hub = _Async(calls.hub)
+    health = _Async(calls.health)
+    invite = _Async(calls.invite)
+    nodes = _Async(calls.nodes)
+    node = _Async(calls.node)
+    evict = _Async(calls.evict)
+    create_root = _Async(calls.create_root)
+    roots = _Async(calls.roots)
+    root = _Async(calls.root)
+    scan = _Async(calls.scan)
+    scan_status = _Async(calls.scan_status)
+    create_workspace = _Async(calls.create_workspace)
+    workspaces = _Async(calls.workspaces)
+    workspace = _Async(calls.workspace)
+    shares = _Async(calls.shares)
+    share = _Async(calls.share)
+    unshare = _Async(calls.unshare)
+    credentials = _Async(calls.credentials)
+    files = _Async(calls.files)
+    search = _Async(calls.search)
+    audit = _Async(calls.audit)
+
+
+# ------------------------------------------------------------------------------------------------------ both
+
+
+def hub_address(text: str) -> str:
+    """Return a hub's address in its one form: a scheme, no final slash; raise BadSetting if it cannot be one.
+
+    Without a scheme it is https, except on this machine, where a hub has no certificate.
+    """
+    text = text.strip().rstrip("/")
+    if "://" not in text:
+        text = f"{'http' if _loopback(f'http://{text}') else 'https'}://{text}"
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    else:
+        good = good and "@" not in parts.netloc and not parts.query and not parts.fragment and text.isprintable()
+    if not good:
+        raise BadSetting(f"{shown(text)} is not the address of a hub.", todo="Write it like https://hub.example.org")
+    return text
+
+
+def unprotected(hub_url: str) -> bool:
+    """Say whether passwords and tokens would travel to this hub in the clear over a network."""
+    return hub_url.startswith("http://") and not _loopback(hub_url)
+
+
+def _loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json"}
+    if token:
+        if not (token.isascii() and token.isprintable()):
+            raise BadSetting("The token holds characters that no token has.", todo="Sign in again: wio login.")
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _trust(hub_url: str) -> ssl.SSLContext | bool:
+    """Return what httpx verifies certificates with.
+
+    Reading the certificate authorities takes 20 ms. A hub without TLS needs none of them: it gets a context that trusts
+    nobody, so that nothing would pass unverified either.
+    """
+    return True if hub_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: Call[T]) -> httpx.Request:
+    headers = {"Content-Type": "application/json"} if call.content is not None else {}
+    return http.build_request(call.method, call.path, params=call.query or None, content=call.content, headers=headers)
+
+
+def _read(call: Call[T], hub_url: str, answer: httpx.Response) -> T:
+    headers = answer.headers
+    kind, location = headers.get("content-type", ""), headers.get("location", "")
+    return calls.decode(call, hub_url, answer.status_code, kind, answer.content, location)
+
+
+def _trouble(hub_url: str, error: httpx.HTTPError) -> WioError:
+    """Turn what went wrong on the way to the hub into a sentence."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return HubUnreachable(
+                f"The certificate of {hub_url} is not trusted: {cause.verify_message}.",
+                todo="Point SSL_CERT_FILE at the certificate authority of that hub, or check the address.",
+            )
+        if isinstance(cause, ssl.SSLError):
+            return HubUnreachable(
+                f"{hub_url} does not speak TLS as expected: {cause.reason or cause}.",
+                todo="Check whether the address begins with http:// or https://.",
+            )
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return BadSetting(f"{hub_url} is not the address of a hub.", todo="Write it like https://hub.example.org")
+    if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
+        why = "it did not answer in time" if isinstance(error, httpx.ConnectTimeout) else str(error) or "no connection"
+        return HubUnreachable(
+            f"The hub at {hub_url} cannot be reached: {why}.",
+            todo="Check the address (wio login --hub URL, or WIO_HUB) and that the hub runs.",
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return HubUnreachable(f"The hub at {hub_url} took too long to answer.", todo="Try again in a moment.")
+    return HubUnreachable(
+        f"The connection to the hub at {hub_url} broke: {error or type(error).__name__}.", todo="Try again in a moment."
+    )
