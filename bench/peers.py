@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from minio import MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 
 from deploy.programs import provide
 from deploy.running import Minio

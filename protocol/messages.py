@@ -28,6 +28,10 @@ MAX_FRAME: Final = 1024 * 1024
 """Bytes in one WebSocket message, signature and sequence included."""
 MAX_ROWS: Final = 4000
 """Journal rows in one batch; the sender also keeps the frame under MAX_FRAME."""
+BATCHES_OUT: Final = 8
+"""Batches an agent may have sent and not yet seen acknowledged: what bounds the hub's memory, and the delay behind them."""
+HEALTH_EVERY_S: Final = 5
+"""An agent sends Health at least this often: a hub that hears nothing for three times as long takes it to be gone."""
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Name = Annotated[str, msgspec.Meta(max_length=80)]

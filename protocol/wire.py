@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from protocol.errors import BadMessage
+from protocol.errors import BadMessage, Problem
 from protocol.messages import (
     MAX_FRAME,
     Access,
@@ -32,6 +32,10 @@ FIRST_SKIPPABLE: Final = 128
 """Unknown tags from here on are skipped, below they end the connection."""
 OVERHEAD: Final = 72
 """Bytes a frame adds to its payload: signature 64, sequence 8."""
+CLOSE_CODE: Final = 4000
+"""The WebSocket close code of either side, where the close reason says why: ``close_reason``."""
+_MAX_REASON: Final = 123
+"""Bytes of a WebSocket close reason (RFC 6455, 5.5)."""
 _MAX_BYTES_PER_CHARACTER: Final = 4
 # The bytes of msgpack's own specification that ``_tag`` reads.
 _FIXARRAY, _ARRAY16, _ARRAY32, _UINT8, _UINT16 = 0x90, 0xDC, 0xDD, 0xCC, 0xCD
@@ -146,3 +150,15 @@ def _too_long(key: str) -> bool:
 def _brief(error: Exception) -> str:
     """Return the reason without what the peer put into it."""
     return str(error).split(" - at ")[0][:100] if isinstance(error, msgspec.MsgspecError) else "it is nested too deep"
+
+
+def close_reason(problem: Problem) -> str:
+    """Return the reason with which to close a WebSocket: the problem's code and as much of its sentence as fits."""
+    reason = f"{problem.code}: {problem.message}".encode("utf-8", "replace")
+    return reason[:_MAX_REASON].decode("utf-8", "ignore")
+
+
+def closed_because(code: int, reason: str) -> Problem | None:
+    """Return the problem a peer closed a WebSocket with; None where it gave none. Not signed: advice, like Refused."""
+    word, colon, message = reason.partition(": ")
+    return Problem(word, message) if code == CLOSE_CODE and colon else None

@@ -216,11 +216,11 @@ def audit(*, limit: int | None = None, before: int | None = None) -> Call[list[A
 # ------------------------------------------------------------------------------------------------------ answers
 
 
-def decode(call: Call[T], hub_url: str, status: int, content_type: str, body: bytes, location: str = "") -> T:
+def decode(call: Call[T], hub_url: str, status: int, body: bytes, *, content_type: str = "", location: str = "") -> T:
     """Return the answer as what the call promises, or raise the error that it is."""
     if status in _GOOD:
         return _answer(call, hub_url, body)
-    raise _error(hub_url, status, content_type, body, location)
+    raise _error(hub_url, status, body, content_type, location)
 
 
 def _answer(call: Call[T], hub_url: str, body: bytes) -> T:
@@ -239,7 +239,7 @@ def _answer(call: Call[T], hub_url: str, body: bytes) -> T:
         ) from error
 
 
-def _error(hub_url: str, status: int, content_type: str, body: bytes, location: str) -> WioError:
+def _error(hub_url: str, status: int, body: bytes, content_type: str, location: str) -> WioError:
     problem = _problem(body)
     if problem is not None:
         return error_of(problem)

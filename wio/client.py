@@ -239,7 +239,7 @@ def _request(http: httpx.Client | httpx.AsyncClient, call: Call[T]) -> httpx.Req
 def _read(call: Call[T], hub_url: str, answer: httpx.Response) -> T:
     headers = answer.headers
     kind, location = headers.get("content-type", ""), headers.get("location", "")
-    return calls.decode(call, hub_url, answer.status_code, kind, answer.content, location)
+    return calls.decode(call, hub_url, answer.status_code, answer.content, content_type=kind, location=location)
 
 
 def _trouble(hub_url: str, error: httpx.HTTPError) -> WioError:
@@ -268,5 +268,5 @@ def _trouble(hub_url: str, error: httpx.HTTPError) -> WioError:
     if isinstance(error, httpx.TimeoutException):
         return HubUnreachable(f"The hub at {hub_url} took too long to answer.", todo="Try again in a moment.")
     return HubUnreachable(
-        f"The connection to the hub at {hub_url} broke: {error or type(error).__name__}.", todo="Try again in a moment."
+        f"The connection to the hub at {hub_url} broke: {str(error) or type(error).__name__}.", todo="Try again in a moment."
     )

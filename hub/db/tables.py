@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -127,6 +128,7 @@ roots = Table(
     Column("bytes", BigInteger, nullable=False, default=0),
     Column("digest", BigInteger, nullable=False, default=0, comment="protocol.digest, kept with the entries"),
     Column("scan", LargeBinary, comment="the last Progress, msgpack"),
+    Column("generation", BigInteger, nullable=False, default=0, comment="the journal's, whose scan last confirmed every entry"),
     UniqueConstraint("node_id", "name"),
 )
 
@@ -173,6 +175,7 @@ grant_sets = Table(
     Column("body", LargeBinary, nullable=False, comment="the signed set, msgpack"),
     Column("signature", LargeBinary, nullable=False),
     Column("content", LargeBinary, nullable=False, comment="grants.content_hash"),
+    Column("lease_end", BigInteger, nullable=False, default=0, comment="of the signed set, Unix seconds"),
     Column("stale", Boolean, nullable=False, default=False, comment="compile again before the next mint"),
     Column("applied_epoch", BigInteger, nullable=False, default=0),
     Column("applied_at", BigInteger),
@@ -224,13 +227,16 @@ entries = Table(
     Column("actor_id", BigInteger, nullable=False, default=0),
     Column("revision", BigInteger, nullable=False, comment="the hub's own, rising: what the search index has not seen"),
     Column("gone", Boolean, nullable=False, default=False, comment="tombstone, until the next completed reconcile"),
+    Column("generation", BigInteger, nullable=False, default=0, comment="the journal's, that last spoke of this key"),
     CheckConstraint("size >= 0", name="size"),
     Index("uq_entries_root_key", "root_id", "key", unique=True),
     Index("ix_entries_revision", "revision"),
     Index("ix_entries_workspace", "workspace_id", "key"),
+    Index("ix_entries_gone", "root_id", sqlite_where=text("gone"), postgresql_where=text("gone")),
     comment="The catalogue: one row per key. Revision order is the outbox of the search index.",
 )
 
+# "access" counts the transactions that change who may read what, so that answers about it can be kept until it moves.
 counters = Table(
     "counters",
     metadata,

@@ -125,12 +125,13 @@ class Ledger:
         def whole(connection: sqlite3.Connection) -> tuple[T, Head]:
             return work(connection), journal.head(connection)
 
-        result, self._head = await self._database.run(whole)
+        result, now = await self._database.run(whole)
+        before, self._head = self._head, now
         if self.pending < self._journal_rows:
             self._room.set()
         else:
             self._room.clear()
-        if self._head.pending:
+        if (now.generation, now.sequence) != (before.generation, before.sequence):
             self.changed.set()
         return result
 
@@ -344,16 +345,16 @@ class Ledger:
         return await self._run(lambda connection: journal.acknowledged(connection, cursor))
 
     async def outgoing(self, after: int, roots: Iterable[int] = ()) -> tuple[Batch | None, list[Standing]]:
-        """Return the next rows to send from number ``after`` on.
+        """Return the next rows to send from number ``after`` on; None where there are none.
 
-        Where there are none, ``after`` is the journal's end, and the standings of ``roots`` at exactly that position come
-        instead.
+        Where that is up to the journal's end, the standings of ``roots`` at exactly that position come with it.
         """
         wanted = list(roots)
 
         def work(connection: sqlite3.Connection) -> tuple[Batch | None, list[Standing]]:
             batch = journal.next_batch(connection, after, max_rows=MAX_ROWS, max_bytes=BATCH_BYTES)
-            return batch, [] if batch is not None else _standings(connection, wanted)
+            more = batch is not None and batch.end < journal.head(connection).sequence
+            return batch, [] if more else _standings(connection, wanted)
 
         return await self._run(work)
 

@@ -1,1 +1,1 @@
-"""The connection to the hub: the WebSocket driver, dispatch, and sending the journal."""
+"""The connection to the hub: connect, prove who is who, answer the hub's requests, send the journal, and come back."""

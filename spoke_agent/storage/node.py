@@ -130,6 +130,12 @@ class StorageNode(Protocol):
 
     # -------------------------------------------------------------------------------------------------- access
 
+    def name_holder(self, kind: HolderKind, random: bytes) -> Holder:
+        """Name a holder to be made, from 16 random bytes: so that ``holders`` and people recognise it as this node's."""
+
+    async def holders(self) -> list[Holder]:
+        """Return every holder of this node that is on the server, also those nobody remembers (a lost state directory)."""
+
     async def create(self, holder: Holder, grants: Sequence[Grant], shared: Sequence[Holder]) -> None:
         """Make a new holder with this access. A person also has what the ``shared`` holders carry, now and later."""
 

@@ -1,0 +1,54 @@
+"""List folders, search, read the audit trail: everything answered from what the hub itself knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Controller, get
+from litestar.params import Parameter
+
+from hub.web.call import Call
+from hub.web.problems import problems
+from protocol.api import AuditEntry, Listing, SearchPage
+from search.engine import Sort
+
+Limit = Annotated[int, Parameter(ge=1, le=1000)]
+
+
+class FileRoutes(Controller):
+    """The catalogue and the search index."""
+
+    tags = ("files",)
+
+    @get("/files", operation_id="files", responses=problems(400, 401, 403, 404))
+    async def files(self, request: Call, path: str, after: str | None = None, limit: Limit = 200) -> Listing:
+        """List one level of a workspace: its folders and files."""
+        return await request.services.searching.files(request.actor, path, after, limit)
+
+    @get("/search", operation_id="search", responses=problems(400, 401))
+    async def search(
+        self,
+        request: Call,
+        *,
+        q: str = "",
+        sort: Sort = Sort.RELEVANCE,
+        limit: Limit = 50,
+        cursor: str | None = None,
+        facets: str = "",
+    ) -> SearchPage:
+        """Search everything this person may read. ``facets`` is a list with commas of what to count by."""
+        wanted = tuple(part for part in facets.split(",") if part)
+        return await request.services.searching.search(request.actor, q=q, sort=sort, limit=limit, cursor=cursor, facets=wanted)
+
+
+class AuditRoutes(Controller):
+    """Who did what to what, when."""
+
+    tags = ("audit",)
+
+    @get("/audit", operation_id="audit", responses=problems(400, 401, 403))
+    async def audit(
+        self, request: Call, limit: Limit = 100, before: Annotated[int | None, Parameter(ge=0)] = None
+    ) -> list[AuditEntry]:
+        """Read the audit trail as far as this person may, newest first; ``before`` is the id of the last one seen."""
+        return await request.services.audit.entries(request.actor, limit, before)

@@ -1,0 +1,20 @@
+"""Ask for storage keys."""
+
+from __future__ import annotations
+
+from litestar import Controller, post
+
+from hub.web.call import Call
+from hub.web.problems import problems
+from protocol.api import Credentials, NewCredentials
+
+
+class KeyRoutes(Controller):
+    """Sealed storage keys, which this hub relays and cannot read."""
+
+    tags = ("keys",)
+
+    @post("/credentials", operation_id="credentials", responses=problems(202, 400, 401, 403, 404, 409, 413, 429, 502))
+    async def credentials(self, request: Call, data: NewCredentials) -> Credentials:
+        """Mint one key per node that the asked paths lie on."""
+        return await request.services.issuing.issue(request.actor, data)

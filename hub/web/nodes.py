@@ -1,0 +1,35 @@
+"""Invite, list, show and evict nodes."""
+
+from __future__ import annotations
+
+from litestar import Controller, delete, get, post
+
+from hub.web.call import Call
+from hub.web.problems import problems
+from protocol.api import Invitation, NewInvitation, Node
+
+
+class NodeRoutes(Controller):
+    """Storage servers and their agents."""
+
+    tags = ("nodes",)
+
+    @post("/invitations", operation_id="invite", responses=problems(400, 401, 403, 409, 413, 429))
+    async def invite(self, request: Call, data: NewInvitation) -> Invitation:
+        """Make a join string, which works once and is shown once."""
+        return await request.services.enrolment.invite(request.actor, data)
+
+    @get("/nodes", operation_id="nodes", responses=problems(401))
+    async def nodes(self, request: Call) -> list[Node]:
+        """List the nodes this person may know of."""
+        return await request.services.enrolment.nodes(request.actor)
+
+    @get("/nodes/{node:str}", operation_id="node", responses=problems(400, 401, 403, 404))
+    async def node(self, request: Call, node: str) -> Node:
+        """Show one node."""
+        return await request.services.enrolment.node(request.actor, node)
+
+    @delete("/nodes/{node:str}", operation_id="evict", responses=problems(400, 401, 403, 404))
+    async def evict(self, request: Call, node: str) -> None:
+        """Remove a node from the hub."""
+        await request.services.enrolment.evict(request.actor, node)

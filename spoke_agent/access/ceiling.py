@@ -1,0 +1,213 @@
+"""The ceiling: what the owner of this machine allows at most, whatever the hub says. Pure; the file is TOML.
+
+A grant above the ceiling is narrowed to what lies under it, or left out where nothing does; either way the hub is told
+which grant and why. Whoever edits the file narrows at once what is out already.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.errors import BadName, BadSetting, OverCeiling
+from protocol.grants import Grant, Permission, Subject, SubjectKind
+from protocol.messages import IndexLevel, Refusal, RootConfig
+from protocol.names import SEPARATOR, Layout, check_bucket, check_name, check_prefix, shown
+from spoke_agent.access.reach import narrower
+
+DAY_S: Final = 86_400
+EVERYBODY: Final = "public"
+"""The word that stands for everyone in ``people``, as everywhere a person is named."""
+MAX_REFUSALS: Final = 200
+"""Refusals in one message (``protocol.messages.GrantsRefused``)."""
+
+TEMPLATE: Final = """\
+# What this machine allows at most. Nothing the hub says can go beyond it, and only you can change it.
+# Every line may be left out. The agent reads this file again when it changes; check it with: wio-agent ceiling check
+
+# Where people may be let in: "bucket", or "bucket/folder/". Leave it out for every bucket the agent may use.
+# A bucket also stands for the buckets wio makes for its workspaces (bucket--person--workspace).
+# places = ["lab", "archive/released/"]
+
+# The most anybody may do: "read" or "write". (Managing a workspace is writing, as far as this machine is concerned.)
+highest_permission = "write"
+
+# true: people can read, and nobody can write, whatever was granted.
+read_only = false
+
+# The longest life of a key, in seconds: 900 to 31536000.
+longest_key_s = 43200
+
+# How long access goes on without a word from the hub, in seconds: 900 to 31536000.
+longest_lease_s = 2592000
+
+# Who may be let in, by user name; "public" stands for everyone. Leave it out for everybody the hub knows.
+# people = ["alice", "bob"]
+
+# The most the hub may know of your files: "none", "names", "metadata" or "content".
+highest_index_level = "content"
+"""
+
+_LEVELS: Final = {
+    IndexLevel.NONE: 0,
+    IndexLevel.LOCAL: 0,  # stays on this machine
+    IndexLevel.NAMES: 1,
+    IndexLevel.METADATA: 2,
+    IndexLevel.CONTENT: 3,
+}
+
+Life = Annotated[int, msgspec.Meta(ge=900, le=31_536_000)]
+
+
+class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The owner's limits. Lives in seconds. Empty ``places`` and ``people`` (None) mean no limit of that kind."""
+
+    places: tuple[str, ...] | None = None
+    highest_permission: Permission = Permission.WRITE
+    read_only: bool = False
+    longest_key_s: Life = 43_200
+    longest_lease_s: Life = 30 * DAY_S
+    people: tuple[str, ...] | None = None
+    highest_index_level: IndexLevel = IndexLevel.CONTENT
+
+    @property
+    def highest(self) -> Permission:
+        """The highest permission, the read-only switch included."""
+        return Permission.READ if self.read_only else self.highest_permission
+
+
+class Clamped(msgspec.Struct, frozen=True):
+    """What is left of grants under the ceiling, and what was cut away."""
+
+    grants: tuple[Grant, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def parse(text: str) -> Ceiling:
+    """Read the ceiling file; raise BadSetting that says what is wrong and where."""
+    todo = "Edit the file, then check it: wio-agent ceiling check"
+    try:
+        ceiling = msgspec.convert(tomllib.loads(text), Ceiling)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSetting(f"The ceiling file is not TOML: {error}.", todo=todo) from error
+    except msgspec.ValidationError as error:
+        raise BadSetting(f"The ceiling file cannot be used: {error}.", todo=todo) from error
+    if ceiling.highest_permission not in {Permission.READ, Permission.WRITE}:
+        raise BadSetting("The ceiling file cannot be used: highest_permission is read or write.", todo=todo)
+    if ceiling.highest_index_level is IndexLevel.LOCAL:
+        raise BadSetting(
+            "The ceiling file cannot be used: highest_index_level is none, names, metadata or content.", todo=todo
+        )
+    try:
+        for place in ceiling.places or ():
+            bucket, _, prefix = place.partition("/")
+            check_bucket(bucket)
+            check_prefix(prefix)
+        for name in ceiling.people or ():
+            if name != EVERYBODY:
+                check_name(name, "user")
+    except BadName as error:
+        raise BadSetting(f"The ceiling file cannot be used: {error.message}", todo=error.todo or todo) from error
+    return ceiling
+
+
+def sentences(ceiling: Ceiling) -> tuple[str, ...]:
+    """Say the limits in words, one sentence each, for the hub's people."""
+    said = []
+    if ceiling.places is not None:
+        said.append(f"Only in {_words(ceiling.places)}.")
+    if ceiling.read_only:
+        said.append("Read only: nobody may write.")
+    elif ceiling.highest_permission is Permission.READ:
+        said.append("At most read.")
+    said.append(f"A key lives {ceiling.longest_key_s} s at most.")
+    said.append(f"Access goes on for {ceiling.longest_lease_s} s at most without a word from the hub.")
+    if ceiling.people is not None:
+        said.append(f"Only for {_words(ceiling.people)}.")
+    if ceiling.highest_index_level is not IndexLevel.CONTENT:
+        said.append(f"The hub may know at most {ceiling.highest_index_level} of the files.")
+    return tuple(sentence[:500] for sentence in said)
+
+
+def clamp(ceiling: Ceiling, subject: Subject, grants: Iterable[Grant]) -> Clamped:
+    """Narrow grants to what lies under the ceiling, and name every one that was cut (the first 200 of them)."""
+    kept: list[Grant] = []
+    refusals: list[Refusal] = []
+    person = _person_refused(ceiling, subject)
+    for grant in grants:
+        left, why = (None, person) if person else _narrow(ceiling, grant)
+        if left is not None:
+            kept.append(left)
+        if why:
+            refusals.append(Refusal(grant.workspace, OverCeiling(why[:500]).problem))
+    return Clamped(tuple(kept), tuple(refusals[:MAX_REFUSALS]))
+
+
+def check_root(ceiling: Ceiling, root: RootConfig) -> None:
+    """Raise OverCeiling unless a root may be made here."""
+    if not _inside(ceiling, root.bucket, root.prefix if root.layout is Layout.PREFIX else ""):
+        raise OverCeiling(
+            f"The owner of this node does not let wio into {shown(root.bucket + '/' + root.prefix)}.",
+            todo="Choose another place, or ask the owner to change the ceiling file.",
+        )
+    check_level(ceiling, root)
+
+
+def check_level(ceiling: Ceiling, root: RootConfig) -> None:
+    """Raise OverCeiling where the hub would know more of a root than the owner allows."""
+    if _LEVELS[root.level] > _LEVELS[ceiling.highest_index_level]:
+        raise OverCeiling(
+            f"The owner of this node lets the hub know at most {ceiling.highest_index_level} of files; "
+            f"root {root.name} asks for {root.level}.",
+            todo=f"Choose {ceiling.highest_index_level} or less, or ask the owner to change the ceiling file.",
+        )
+
+
+def check_place(ceiling: Ceiling, bucket: str, prefix: str) -> None:
+    """Raise OverCeiling where the owner does not let wio in."""
+    if not _inside(ceiling, bucket, prefix):
+        raise OverCeiling(f"The owner of this node does not let wio into {shown(bucket + '/' + prefix)}.")
+
+
+def _narrow(ceiling: Ceiling, grant: Grant) -> tuple[Grant | None, str]:
+    where = shown(f"{grant.bucket}/{grant.prefix}")
+    if not _inside(ceiling, grant.bucket, grant.prefix):
+        return None, f"The owner of this node does not let wio into {where}; nothing was opened there."
+    if ceiling.highest is Permission.WRITE:
+        return grant, ""  # to manage is to write, on storage
+    left = narrower(grant.permission, ceiling.highest)
+    if left is None:
+        return None, f"The owner of this node allows at most {ceiling.highest}; {grant.permission} on {where} was not opened."
+    if left is grant.permission:
+        return grant, ""
+    narrowed = msgspec.structs.replace(grant, permission=left)
+    return narrowed, f"The owner of this node allows at most {left}; {grant.permission} on {where} counts as {left} there."
+
+
+def _person_refused(ceiling: Ceiling, subject: Subject) -> str:
+    if ceiling.people is None:
+        return ""
+    if subject.kind is SubjectKind.PERSON:
+        return "" if subject.name in ceiling.people else f"The owner of this node does not let {shown(subject.name)} in."
+    if EVERYBODY in ceiling.people:
+        return ""
+    return f"The owner of this node lets in named people only, not {shown(subject.name)}."
+
+
+def _inside(ceiling: Ceiling, bucket: str, prefix: str) -> bool:
+    if ceiling.places is None:
+        return True
+    for place in ceiling.places:
+        name, _, folder = place.partition("/")
+        if bucket == name and prefix.startswith(folder):
+            return True
+        if not folder and bucket.startswith(name + SEPARATOR):
+            return True
+    return False
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if names else "nobody and nowhere"

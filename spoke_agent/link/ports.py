@@ -1,0 +1,61 @@
+"""What the link needs from the rest of the agent, as interfaces: so that it can be driven without a storage server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from protocol.messages import (
+    CheckRoot,
+    Epochs,
+    Evict,
+    Explain,
+    Explained,
+    GrantsApplied,
+    GrantsRefused,
+    Mint,
+    Minted,
+    PlaceWorkspace,
+    RootConfig,
+    SetGrants,
+)
+
+
+class Access(Protocol):
+    """Who may do what on this node: served by ``spoke_agent.access``. Every coroutine may raise WioError."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the owner has cut everybody off."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the owner and the hub should know, one sentence each."""
+
+    async def set_grants(self, request: SetGrants) -> GrantsApplied | GrantsRefused:
+        """Make the server agree with a grant set. Is called for one subject at a time, in the order of arrival."""
+
+    async def mint(self, request: Mint) -> Minted:
+        """Mint a key."""
+
+    async def explain(self, request: Explain) -> Explained:
+        """Say what the server answers to a subject at a key."""
+
+    async def check_root(self, request: CheckRoot) -> None:
+        """Raise if this root may not be made here."""
+
+    async def place_workspace(self, request: PlaceWorkspace) -> None:
+        """Make room for a workspace; raise if it may not lie there."""
+
+    async def evict(self, evict: Evict) -> None:
+        """Take back everything that wio opened. The link has checked the hub's signature. Fine to repeat."""
+
+    async def epochs(self) -> Sequence[Epochs]:
+        """Return what is enforced now, for the hub."""
+
+
+class Admission(Protocol):
+    """The owner's word on which roots the hub may have, and how much of them it may know."""
+
+    def __call__(self, root: RootConfig, /) -> RootConfig | None:
+        """Return the root as it may be treated here (perhaps with a lower index level); None where it may not be."""

@@ -1,0 +1,206 @@
+"""Signed HTTP to one storage server: one pool of living connections, one place where its answers become our errors.
+
+Knows nothing of buckets or admin calls. No error made here carries a secret: what a request held is never repeated, of an
+answer only the server's own code and sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from protocol.errors import BadEndpoint, DiskFull, Internal, StorageRefused, StorageUnreachable, WioError
+from protocol.names import shown
+from spoke_agent.storage.sigv4 import EMPTY_HASH, Key, Signer, amz_date, quoted_path, quoted_query
+
+Query = Sequence[tuple[str, str]]
+
+MAX_ANSWER: Final = 64 * 1024 * 1024
+"""Bytes of one answer: a page of a listing has some 3 MB at most, the list of 10,000 policies some 40 MB."""
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 60.0
+"""How long the server may be silent before an answer goes on: a listing can take long to begin."""
+CONNECTIONS: Final = 64
+KEEP_ALIVE_S: Final = 20.0
+"""Below the 30 s after which MinIO lets go of an idle connection."""
+
+_FULL: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"})
+_BUSY: Final = frozenset({502, 503, 504, 429})
+_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
+_WORDS = re.compile(rb"<Message>([^<]{1,300})</Message>")
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - that is what 2xx means
+
+    @property
+    def code(self) -> str:
+        """The server's own word for what went wrong, such as ``AccessDenied``; empty where it gave none."""
+        return self._find(_CODE, "Code")
+
+    @property
+    def words(self) -> str:
+        """The server's own sentence, made safe to print; empty where it gave none."""
+        return shown(self._find(_WORDS, "Message"), 300)
+
+    def _find(self, pattern: re.Pattern[bytes], name: str) -> str:
+        head = self.body[:4096]
+        found = pattern.search(head)
+        if found is not None:
+            return found.group(1).decode(errors="replace")
+        try:
+            value = json.loads(head)[name]
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return value[:300] if isinstance(value, str) else ""
+
+
+def refusal(reply: Reply, what: str) -> WioError:
+    """Return the error for an answer that is not the one hoped for; ``what`` completes "The storage server refused to …"."""
+    reason = f"{reply.code or 'no code'}, HTTP {reply.status}"
+    if reply.code in _FULL or reply.status == 507:  # noqa: PLR2004 - Insufficient Storage
+        return DiskFull(
+            f"The storage server has no room left to {what} ({reason}).", todo="Free some space on it; then this goes on by itself."
+        )
+    if reply.status in _BUSY:
+        return StorageUnreachable(f"The storage server is too busy to {what} ({reason}).")
+    words = f": {reply.words}" if reply.words != shown("") else ""
+    return StorageRefused(f"The storage server refused to {what} ({reason}){words}.")
+
+
+def check_url(url: str) -> str:
+    """Return the address of a storage server without a final slash; raise BadEndpoint if it is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadEndpoint(f"{shown(url)} is not the address of a storage server.") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise BadEndpoint(f"{shown(url)} is not the address of a storage server.", todo="Give http://host:port or https://host.")
+    if parts.path not in {"", "/"} or port == 0:
+        raise BadEndpoint(f"{shown(url)} names a path; an S3 server lies at the top of its address.")
+    return url.rstrip("/")
+
+
+class Connection:
+    """Signed requests to one server. ``clock`` gives Unix microseconds. Safe for concurrent use once open."""
+
+    def __init__(self, url: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None) -> None:
+        self.url = check_url(url)
+        self.region = region
+        self.clock = clock
+        self._trust = trust
+        self._host = urlsplit(self.url).netloc
+        self._signer = Signer(region)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Get ready; nothing is sent."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=True if self._trust is None else self._trust
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def ask(
+        self,
+        key: Key,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: bytes = b"",
+        *,
+        service: str = "s3",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one signed request and return the answer, whatever its status.
+
+        A connection that broke in the middle is tried once more: every request the agent makes may be repeated.
+        Raises StorageUnreachable, and StorageRefused for an answer without end.
+        """
+        try:
+            return await self._once(key, method, path, query, body, service, headers or {})
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+            pass
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from None
+        try:
+            return await self._once(key, method, path, query, body, service, headers or {})
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from None
+
+    async def _once(
+        self, key: Key, method: str, path: str, query: Query, body: bytes, service: str, extra: Mapping[str, str]
+    ) -> Reply:
+        if self._session is None:
+            raise Internal("The storage connection was used before it was opened.")
+        now_s = self.clock() // 1_000_000
+        raw_path, raw_query = quoted_path(path), quoted_query(query)
+        body_hash = hashlib.sha256(body).hexdigest() if body else EMPTY_HASH
+        signed = {
+            "host": self._host,
+            "x-amz-content-sha256": body_hash,
+            "x-amz-date": amz_date(now_s),
+            **{name.lower(): value for name, value in extra.items()},
+        }
+        if key.session_token:
+            signed["x-amz-security-token"] = key.session_token
+        authorization = self._signer.sign(key, service, method, raw_path, raw_query, signed, body_hash, now_s)
+        address = URL(f"{self.url}{raw_path}{'?' + raw_query if raw_query else ''}", encoded=True)
+        sent = {**signed, "authorization": authorization, "accept-encoding": "identity"}
+        async with self._session.request(method, address, data=body or None, headers=sent, allow_redirects=False) as answer:
+            return Reply(answer.status, answer.headers, await _read(answer))
+
+    def _unreachable(self, error: BaseException) -> StorageUnreachable:
+        """Name the failure by its kind only: the text of some client errors repeats headers."""
+        if isinstance(error, TimeoutError):
+            reason = "it did not answer in time"
+        elif isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+            reason = "its certificate is not trusted here"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        else:
+            reason = "the connection broke"
+        return StorageUnreachable(f"The storage server at {self.url} cannot be reached: {reason}.", todo="Check that it runs.")
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    if (answer.content_length or 0) <= MAX_ANSWER and answer.content_length is not None:
+        return await answer.read()
+    parts, size = [], 0
+    async for part in answer.content.iter_any():
+        size += len(part)
+        if size > MAX_ANSWER:
+            raise StorageRefused(f"The storage server's answer has more than {MAX_ANSWER >> 20} MB.")
+        parts.append(part)
+    return b"".join(parts)
+

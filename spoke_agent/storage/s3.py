@@ -1,0 +1,278 @@
+"""The S3 calls that the agent itself makes: listing, looking, buckets, and throwaway objects for probes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+import msgspec
+from lxml import etree
+
+from protocol.errors import NameTaken, RootMissing, StorageRefused
+from protocol.names import shown
+from spoke_agent.storage.connection import Connection, Query, Reply, refusal
+from spoke_agent.storage.node import Entry
+from spoke_agent.storage.sigv4 import Key
+
+PAGE: Final = 1000
+"""Keys in one page of a listing: S3's own limit."""
+
+NOT_FOUND: Final = 404
+FORBIDDEN: Final = 403
+GONE: Final = frozenset({"NoSuchBucket", "NoSuchKey", "NotFound", ""})
+
+_NS: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+_KEY, _MODIFIED, _SIZE, _ETAG = _NS + "Key", _NS + "LastModified", _NS + "Size", _NS + "ETag"
+_CONTENTS = _NS + "Contents"
+_TOKEN = re.compile(rb"<NextContinuationToken>([^<]{1,4096})</NextContinuationToken>")
+_UNTRUNCATED = b"<IsTruncated>false</IsTruncated>"
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a listing. ``entries`` hold whole keys of the bucket; ``folders`` are common prefixes."""
+
+    entries: list[Entry]
+    folders: list[str]
+    more: str
+    """What continues the listing; empty at its end."""
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """A bucket and when it was made, in the server's own words."""
+
+    name: str
+    made: str
+
+
+class S3:
+    """S3 as one key sees it."""
+
+    def __init__(self, connection: Connection, key: Key) -> None:
+        self._connection = connection
+        self._key = key
+
+    # -------------------------------------------------------------------------------------------------- listing
+
+    async def pages(self, bucket: str, *, prefix: str = "", start_after: str = "") -> AsyncIterator[list[Entry]]:
+        """List a bucket in order, without empty pages. The next page is under way while one is read.
+
+        Raises RootMissing if the bucket is not there.
+        """
+        query = _listing(prefix, start_after)
+        reply = await self._list(bucket, query)
+        while True:
+            more = _continues(reply.body)
+            if not more:
+                page = read_page(reply.body)
+                if page.entries:
+                    yield page.entries
+                if not page.more:
+                    return
+                more = page.more
+                reply = await self._list(bucket, [*query, ("continuation-token", more)])
+                continue
+            async with _Ahead(self._list(bucket, [*query, ("continuation-token", more)])) as ahead:
+                page = read_page(reply.body)
+                if page.entries:
+                    yield page.entries
+                reply = await ahead.result()
+
+    async def level(self, bucket: str, prefix: str, limit: int) -> tuple[list[str], bool]:
+        """Return the folders right below ``prefix``, from at most ``limit`` pages, and whether those are all."""
+        folders: list[str] = []
+        query: Query = [*_listing(prefix, ""), ("delimiter", "/")]
+        more = ""
+        for _ in range(limit):
+            page = read_page((await self._list(bucket, [*query, ("continuation-token", more)] if more else query)).body)
+            folders += page.folders
+            if not page.more:
+                return folders, True
+            more = page.more
+        return folders, False
+
+    async def find(self, bucket: str, key: str) -> Entry | None:
+        """Look at one key through the listing, which has the time in milliseconds (HEAD has it in seconds).
+
+        MinIO answers this very form (the key as prefix, one key) without listing when the key is there: 0.6 ms in a
+        folder of 30,000. When it is not there the folder is listed: 14 to 50 ms in the same folder; see ``exists``.
+        """
+        query = [*_listing(key, "")[:2], ("max-keys", "1"), ("prefix", key)]
+        page = read_page((await self._list(bucket, query)).body)
+        return page.entries[0] if page.entries and page.entries[0].key == key else None
+
+    async def exists(self, bucket: str, key: str) -> bool:
+        """Say whether a key is there. Raises RootMissing if the bucket is not."""
+        reply = await self._connection.ask(self._key, "HEAD", f"/{bucket}/{key}")
+        if reply.status == NOT_FOUND:
+            if reply.headers.get("x-minio-error-code", "NoSuchKey") == "NoSuchBucket":
+                raise _missing(bucket)
+            return False
+        if not reply.ok:
+            raise refusal(reply, f"look at {shown(key)} in bucket {bucket}")
+        return True
+
+    async def _list(self, bucket: str, query: Query) -> Reply:
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}", query)
+        if reply.status == NOT_FOUND and reply.code == "NoSuchBucket":
+            raise _missing(bucket)
+        if not reply.ok:
+            raise refusal(reply, f"list bucket {bucket}")
+        return reply
+
+    # -------------------------------------------------------------------------------------------------- buckets
+
+    async def buckets(self) -> list[Bucket]:
+        """Return all buckets that this key may see, in order of their names."""
+        reply = await self._connection.ask(self._key, "GET", "/")
+        if not reply.ok:
+            raise refusal(reply, "list its buckets")
+        return [
+            Bucket(node.findtext("{*}Name", ""), node.findtext("{*}CreationDate", ""))
+            for node in parse(reply.body).iter(_NS + "Bucket")
+        ]
+
+    async def make_bucket(self, bucket: str) -> None:
+        """Make a bucket; fine if this server's owner has it already. Raises NameTaken if somebody else has it."""
+        reply = await self._connection.ask(self._key, "PUT", f"/{bucket}")
+        if reply.ok or reply.code == "BucketAlreadyOwnedByYou":
+            return
+        if reply.code == "BucketAlreadyExists":
+            raise NameTaken(f"Bucket {bucket} belongs to somebody else on this server.", todo="Choose another name.")
+        raise refusal(reply, f"make bucket {bucket}")
+
+    async def drop_bucket(self, bucket: str) -> None:
+        """Delete an empty bucket; fine if it is not there."""
+        reply = await self._connection.ask(self._key, "DELETE", f"/{bucket}")
+        if not reply.ok and reply.status != NOT_FOUND:
+            raise refusal(reply, f"delete bucket {bucket}")
+
+    async def versioned(self, bucket: str) -> bool | None:
+        """Say whether a bucket keeps old versions; None where the server does not say."""
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}", [("versioning", "")])
+        return parse(reply.body).findtext("{*}Status") == "Enabled" if reply.ok else None
+
+    # -------------------------------------------------------------------------------------------------- objects
+
+    async def put(self, bucket: str, key: str, body: bytes) -> None:
+        """Write a small object."""
+        reply = await self._connection.ask(self._key, "PUT", f"/{bucket}/{key}", body=body)
+        if not reply.ok:
+            raise refusal(reply, f"write {shown(key)} in bucket {bucket}")
+
+    async def get(self, bucket: str, key: str, first: int = 0, last: int = 1024 * 1024 - 1) -> bytes:
+        """Read bytes ``first`` to ``last`` of an object."""
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}/{key}", headers={"range": f"bytes={first}-{last}"})
+        if not reply.ok:
+            raise refusal(reply, f"read {shown(key)} in bucket {bucket}")
+        return reply.body
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Delete an object; fine if it is not there."""
+        reply = await self._connection.ask(self._key, "DELETE", f"/{bucket}/{key}")
+        if not reply.ok and reply.status != NOT_FOUND:
+            raise refusal(reply, f"delete {shown(key)} in bucket {bucket}")
+
+    async def status(
+        self, method: str, path: str, query: Query = (), headers: dict[str, str] | None = None, body: bytes = b""
+    ) -> int:
+        """Return what the server answers to any request of this key: for probes."""
+        return (await self._connection.ask(self._key, method, path, query, body, headers=headers)).status
+
+
+def _listing(prefix: str, start_after: str) -> list[tuple[str, str]]:
+    query = [("list-type", "2"), ("encoding-type", "url"), ("max-keys", str(PAGE)), ("prefix", prefix)]
+    return [*query, ("start-after", start_after)] if start_after else query
+
+
+def _missing(bucket: str) -> RootMissing:
+    return RootMissing(f"Bucket {bucket} is not there.", todo="Check its name, and that the server's disks are mounted.")
+
+
+def _continues(body: bytes) -> str:
+    """Find what continues a listing without parsing it; empty where that is not plain to see."""
+    head = body[:16384]
+    found = _TOKEN.search(head)
+    if found is None or _UNTRUNCATED in head or b"&" in found.group(1):
+        return ""
+    return found.group(1).decode("ascii", "replace")
+
+
+class _Ahead:
+    """A request under way while something else is done; given up when that ends early."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Reply]) -> None:
+        self._task = asyncio.create_task(coroutine)
+
+    async def __aenter__(self) -> _Ahead:
+        return self
+
+    async def result(self) -> Reply:
+        return await self._task
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._task.done():
+            self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def parse(body: bytes) -> etree._Element:
+    """Read an XML answer: no entities, no network, no huge trees. Raises StorageRefused if it is none."""
+    try:
+        return etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, recover=False))
+    except etree.XMLSyntaxError as error:
+        raise StorageRefused("The storage server's answer cannot be read: it is not XML.") from error
+
+
+def read_page(body: bytes) -> Page:
+    """Read one page of ListObjectsV2 that was asked for with ``encoding-type=url``.
+
+    Raises StorageRefused if it is not one, or holds a size or a time that cannot be.
+    """
+    root = parse(body)
+    encoded = root.findtext("{*}EncodingType") == "url"
+    entries: list[Entry] = []
+    seconds: dict[str, int] = {}
+    try:
+        for node in root.iterchildren(_CONTENTS):
+            key = modified = etag = ""
+            size = -1
+            for child in node:
+                tag, text = child.tag, child.text or ""
+                if tag == _KEY:
+                    key = text
+                elif tag == _MODIFIED:
+                    modified = text
+                elif tag == _SIZE:
+                    size = int(text)
+                elif tag == _ETAG:
+                    etag = text.strip('"')
+            if size < 0 or not key:
+                raise ValueError  # noqa: TRY301 - one place says what a broken page is
+            # unquoted only where it has to be: most keys are plain
+            plain = unquote_plus(key, errors="strict") if encoded and ("%" in key or "+" in key) else key
+            entries.append(Entry(plain, size, _nanoseconds(modified, seconds), etag[:200]))
+    except (ValueError, OverflowError) as error:
+        raise StorageRefused("The storage server's listing holds an object without a proper key, size or time.") from error
+    folders = [node.findtext("{*}Prefix", "") for node in root.iterchildren(_NS + "CommonPrefixes")]
+    truncated = root.findtext("{*}IsTruncated") == "true"
+    more = root.findtext("{*}NextContinuationToken", "") if truncated else ""
+    if truncated and not more:
+        raise StorageRefused("The storage server's listing says that it goes on, but not how.")
+    return Page(entries, [unquote_plus(folder) if encoded else folder for folder in folders], more)
+
+
+def _nanoseconds(text: str, seconds: dict[str, int]) -> int:
+    """Read ``2026-11-24T10:15:00.123Z`` exactly; ``seconds`` remembers whole seconds of this page."""
+    whole, rest = text[:19], text[19:]
+    known = seconds.get(whole)
+    if known is None:
+        known = seconds[whole] = int((datetime.datetime.fromisoformat(whole + "+00:00") - _EPOCH).total_seconds())
+    if not rest.endswith("Z") or (rest != "Z" and not rest.startswith(".")):
+        raise ValueError(text[:30])
+    fraction = rest[1:-1]
+    return known * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if fraction else 0)

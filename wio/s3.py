@@ -1,0 +1,139 @@
+"""S3 clients that fetch their own keys: for boto3, botocore and whatever is built on them; and links to single files.
+
+A client or session is for the node on which the given path lies: it knows the endpoint, signs path-style with SigV4, and
+asks for a new key before the old one ends, for as long as the program runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import botocore.auth
+import botocore.awsrequest
+import botocore.session
+from botocore.config import Config as ClientConfig
+from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
+from botocore.credentials import Credentials as PlainCredentials
+
+from protocol.errors import BadSetting
+from wio.credentials import Key, Opening, Place, Wish
+from wio.session import Session
+
+if TYPE_CHECKING:
+    import boto3
+
+_METHOD: Final = "wio"
+_STYLE: Final = ClientConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+
+
+def locate(path: str, *, session: Session | None = None) -> Place:
+    """Return where a path lies: node, endpoint, bucket, key. Raises what the hub answers, e.g. UnknownWorkspace."""
+    return _opener(session)(path, Wish()).place
+
+
+def botocore_session(path: str, *, read_only: bool = False, session: Session | None = None) -> botocore.session.Session:
+    """Return a botocore session whose S3 clients reach the node of ``path`` and refresh their own keys.
+
+    Raises NotSignedIn, and what the hub answers for the path.
+    """
+    opener, wish = _opener(session), Wish(read_only=read_only)
+    opening = opener(path, wish)
+    made = _NodeSession(opening.key)
+    made.register_component("credential_provider", CredentialResolver([_Provider(lambda: opener(path, wish).key)]))
+    return made
+
+
+def boto3_session(path: str, *, read_only: bool = False, session: Session | None = None) -> boto3.session.Session:
+    """Return a boto3 session for the node of ``path``; raises BadSetting where boto3 is not installed."""
+    return _boto3().session.Session(botocore_session=botocore_session(path, read_only=read_only, session=session))
+
+
+def boto3_client(path: str, *, read_only: bool = False, session: Session | None = None) -> Any:
+    """Return a boto3 S3 client for the node of ``path``; raises BadSetting where boto3 is not installed."""
+    return boto3_session(path, read_only=read_only, session=session).client("s3")
+
+
+def presign(key: Key, place: Place, *, expires_s: int, method: str = "GET") -> str:
+    """Return a link to one file that works for ``expires_s`` seconds, or until the key ends or loses its right."""
+    url = f"{key.endpoint}/{place.bucket}/{quote(place.key, safe='/~')}"
+    request = botocore.awsrequest.AWSRequest(method=method, url=url)
+    signer = botocore.auth.S3SigV4QueryAuth(
+        PlainCredentials(key.access_key, key.secret_key, key.session_token), "s3", key.region, expires=expires_s
+    )
+    signer.add_auth(request)
+    return str(request.prepare().url)
+
+
+class _NodeSession(botocore.session.Session):
+    """A botocore session whose S3 clients go to one node unless told otherwise."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self._node_endpoint = key.endpoint
+        self.set_config_variable("region", key.region)
+        self.set_default_client_config(_STYLE)
+
+    def create_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # one of many overloads
+        """Make a client; for S3 the endpoint is the node's."""
+        positional_endpoint = 5  # region, api version, use_ssl, verify, endpoint_url
+        if service_name == "s3" and len(args) < positional_endpoint and not kwargs.get("endpoint_url"):
+            kwargs["endpoint_url"] = self._node_endpoint
+        return super().create_client(service_name, *args, **kwargs)  # type: ignore[call-overload]  # any service, as given
+
+
+class _Provider(CredentialProvider):
+    """botocore's way of asking where keys come from: here only from the hub, never from the environment."""
+
+    METHOD = _METHOD
+    CANONICAL_NAME = _METHOD
+
+    def __init__(self, fetch: Callable[[], Key]) -> None:
+        super().__init__()
+        self._fetch = fetch
+
+    def load(self) -> RefreshableCredentials:
+        return refreshable(self._fetch)
+
+
+def refreshable(fetch: Callable[[], Key]) -> RefreshableCredentials:
+    """Return botocore credentials that call ``fetch`` for a new key when less than a third of the life is left."""
+
+    def metadata() -> dict[str, str]:
+        key = fetch()
+        return {
+            "access_key": key.access_key,
+            "secret_key": key.secret_key,
+            "token": key.session_token,
+            "expiry_time": datetime.fromtimestamp(key.expires, UTC).isoformat(),
+        }
+
+    first = fetch()
+    third = max(1, (first.expires - first.fetched) // 3)
+    return RefreshableCredentials.create_from_metadata(
+        {
+            "access_key": first.access_key,
+            "secret_key": first.secret_key,
+            "token": first.session_token,
+            "expiry_time": datetime.fromtimestamp(first.expires, UTC).isoformat(),
+        },
+        refresh_using=metadata,
+        method=_METHOD,
+        advisory_timeout=third,
+        mandatory_timeout=max(1, third // 4),
+    )
+
+
+def _opener(session: Session | None) -> Callable[[str, Wish], Opening]:
+    here = session or Session.here()
+    return lambda path, wish: here.keys.open((path,), wish)[0]
+
+
+def _boto3() -> Any:
+    try:
+        import boto3  # noqa: PLC0415  - not a dependency: only whoever asks for it has it
+    except ImportError as error:
+        raise BadSetting("boto3 is not installed.", todo="pip install boto3, or use wio.botocore_session.") from error
+    return boto3
