@@ -28,10 +28,8 @@ MIN_SECRET: Final = 32
 """Characters of WIO_SECRET: whoever reads the database can try secrets offline, so a short one would be guessed."""
 _MAX_PORT: Final = 65_535
 _MAX_HOPS: Final = 10
-_FOREIGN: Final = ("WIO_AGENT_",)
-"""Names of the agent's variables, which may stand in the same environment."""
-_CLIENT: Final = frozenset({"WIO_HUB", "WIO_TOKEN", "WIO_CONFIG"})
-"""Names that the ``wio`` command reads."""
+_NEAR: Final = 0.85
+"""How alike two names are, by difflib, when one is taken for the other misspelt."""
 
 
 class Registration(enum.StrEnum):
@@ -154,15 +152,14 @@ def tell_settings(environ: Mapping[str, str], settings: Settings) -> list[Told]:
     return told
 
 
-def strangers(environ: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting of the hub and is none: a typing error, most likely."""
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable that looks like a setting of the hub and is none."""
     known = {setting.name for setting in SETTINGS}
     sentences = []
-    for name in sorted(environ):
-        if not name.startswith("WIO_") or name in known | _CLIENT or name.startswith(_FOREIGN):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        sentences.append(f"{shown(name)} is set but is no setting of the hub{f'; is {near[0]} meant?' if near else '.'}")
+    for name in sorted(set(environ) - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+        if near:
+            sentences.append(f"{shown(name)} is set, but is no setting of the hub; is {near[0]} meant?")
     return sentences
 
 

@@ -34,11 +34,12 @@ _KEPT_PLACES: Final = 2000
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What kind of key is wanted. ``narrow``: it reaches only the asked paths."""
+    """What kind of key is wanted. ``narrow``: it reaches only the asked paths. ``left_s``: so much of its life must be left."""
 
     life_s: int = USUAL_LIFE_S
     read_only: bool = False
     narrow: bool = False
+    left_s: int = 0
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -134,6 +135,11 @@ class Keys:
                 found = self._fetch(paths, wish)
                 private.write(self._path, msgspec.json.encode(_keep(kept, found, paths, wish, int(self._clock()))))
         return found
+
+    def forget(self) -> None:
+        """Remove the keys from this machine. They go on working until they end, or access is taken away."""
+        with private.locked(self._path):
+            private.remove(self._path)
 
     def _fetch(self, paths: Sequence[str], wish: Wish) -> tuple[Opening, ...]:
         private_key = self._new_key()
@@ -253,7 +259,7 @@ def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int) -> tuple[Ope
     for path in paths:
         place = kept.places.get(path)
         key = keys.get(place.node) if place else None
-        if place is None or key is None or not key.fresh(now):
+        if place is None or key is None or not key.fresh(now) or key.expires - now < wish.left_s:
             return None
         found.append(Opening(place, key))
     return tuple(found)
@@ -262,7 +268,7 @@ def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int) -> tuple[Ope
 def _keep(kept: Kept, found: Sequence[Opening], paths: Sequence[str], wish: Wish, now: int) -> Kept:
     """Return the file with a new answer in it, without what is over."""
     kind = _kind(paths, wish)
-    keys = {kind: {}} | {
+    keys: dict[str, dict[str, Key]] = {kind: {}} | {
         name: {node: key for node, key in nodes.items() if key.expires > now} for name, nodes in kept.keys.items()
     }
     places = {path: place for path, place in kept.places.items() if path not in paths}

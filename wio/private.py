@@ -78,7 +78,7 @@ def _room(directory: Path) -> None:
 if sys.platform == "win32":  # pragma: no cover
 
     def _lock(_: int) -> None:
-        """Replacing is atomic there as well; two at once cost a second key, nothing else."""
+        """Do nothing: replacing is atomic there as well, and two at once cost a second key only."""
 else:
     import fcntl
 

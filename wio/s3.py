@@ -76,12 +76,12 @@ class _NodeSession(botocore.session.Session):
         self.set_config_variable("region", key.region)
         self.set_default_client_config(_STYLE)
 
-    def create_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # one of many overloads
+    def create_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         """Make a client; for S3 the endpoint is the node's."""
         positional_endpoint = 5  # region, api version, use_ssl, verify, endpoint_url
         if service_name == "s3" and len(args) < positional_endpoint and not kwargs.get("endpoint_url"):
             kwargs["endpoint_url"] = self._node_endpoint
-        return super().create_client(service_name, *args, **kwargs)  # type: ignore[call-overload]  # any service, as given
+        return super().create_client(service_name, *args, **kwargs)
 
 
 class _Provider(CredentialProvider):

@@ -28,7 +28,7 @@ class Database:
         self._turn = asyncio.Lock()
 
     def _engine(self, *, begin: str, size: int) -> AsyncEngine:
-        engine = create_async_engine(self.url, pool_size=size)
+        engine = create_async_engine(self.url, pool_size=size, hide_parameters=True)  # errors reach the log; values must not
         if self.sqlite:
 
             def connected(connection: Any, _record: Any) -> None:
@@ -57,8 +57,12 @@ class Database:
         async with self._readers.connect() as connection:
             yield connection
 
-    async def take_revisions(self, connection: AsyncConnection, count: int) -> int:
-        """Take ``count`` revisions inside a writing transaction; returns the first of them."""
+    @staticmethod
+    async def take_revisions(connection: AsyncConnection, count: int) -> int:
+        """Take ``count`` revisions inside a writing transaction; returns the first of them.
+
+        From then until it ends, this transaction is the only one that changes the catalogue (``count`` may be 0).
+        """
         taken = await connection.execute(
             update(counters)
             .where(counters.c.name == "revision")

@@ -15,14 +15,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import HTTPResponseStartEvent, Message, Scope
 from sqlalchemy.exc import DBAPIError
 
-from protocol.errors import BadInput, DiskFull, Internal, NotFound, NotSignedIn, Problem, TooMany, Unreachable, WioError
+from protocol.errors import BadInput, DiskFull, Internal, NotFound, NotSignedIn, Problem, Unreachable, WioError
 from protocol.names import shown
 
 _LOG: Final = logging.getLogger("wio.hub.web")
 _JSON: Final = msgspec.json.Encoder()
-
-_RETRY_S: Final = "5"
-"""What a client that was refused for asking too often is told to wait; whatever counted the tries knows better."""
 
 _MISSING: Final = re.compile(r"Missing required query parameter '(\w+)'")
 """How the framework begins its sentence about a parameter that is not there."""
@@ -63,8 +60,6 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     status, problem, headers = _read(request, error)
     if isinstance(error, NotSignedIn):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooMany):
-        headers["Retry-After"] = _RETRY_S
     return Response(_JSON.encode(problem), status_code=status, media_type=MediaType.JSON, headers=headers)
 
 

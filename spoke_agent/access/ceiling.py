@@ -98,9 +98,7 @@ def parse(text: str) -> Ceiling:
     if ceiling.highest_permission not in {Permission.READ, Permission.WRITE}:
         raise BadSetting("The ceiling file cannot be used: highest_permission is read or write.", todo=todo)
     if ceiling.highest_index_level is IndexLevel.LOCAL:
-        raise BadSetting(
-            "The ceiling file cannot be used: highest_index_level is none, names, metadata or content.", todo=todo
-        )
+        raise BadSetting("The ceiling file cannot be used: highest_index_level is none, names, metadata or content.", todo=todo)
     try:
         for place in ceiling.places or ():
             bucket, _, prefix = place.partition("/")

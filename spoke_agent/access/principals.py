@@ -7,7 +7,7 @@ In memory, and written down by ``records`` before the server hears of it. Decide
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -35,7 +35,7 @@ Chance = Callable[[int], bytes]
 
 
 class Principal:
-    """One subject. What belongs to the server is changed only while ``lock`` is held."""
+    """One subject. What concerns the server is changed only while ``Principals.lock`` of it is held."""
 
     def __init__(self, record: SubjectRecord, grant_set: GrantSet, other: GrantSet | None, holder: Holder | None) -> None:
         self.record = record
@@ -46,7 +46,13 @@ class Principal:
         self.holder = holder
         self.enforced: tuple[Grant, ...] | None = None
         """What the server was made to allow; None where that is not known."""
-        self.lock = asyncio.Lock()
+        self.opened: tuple[Grant, ...] = ()
+        """What may be open on the server at most, as far as this process knows: for saying what was taken away."""
+        self.made = holder is not None
+        """Whether the holder is on the server, as far as this process knows."""
+        self.attached: tuple[Holder, ...] | None = None
+        """Which shared holders the server counts for this person; None where that is not known."""
+        self.cached: tuple[int, Allowed] | None = None
 
     @property
     def subject(self) -> Subject:
@@ -73,6 +79,7 @@ class Principal:
         self.record, self.grant_set, self.other = record, grant_set, other
         self.content = content_hash(grant_set)
         self.granted = intersect(grant_set.grants, other.grants) if other is not None else grant_set.grants
+        self.cached = None
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -92,9 +99,12 @@ class Principals:
         self.records = records
         self.hub_key = hub_key
         self.node = node
-        self.ceiling = ceiling
         self.clock = clock
-        self.paused = paused
+        self._ceiling = ceiling
+        self._paused = paused
+        self._rules = 0
+        """Counts the changes of ceiling and pause."""
+        self._locks: dict[SubjectKey, asyncio.Lock] = {}
         self.evicted = False
         self.heard_at = 0
         """When the hub was last heard of, in Unix seconds."""
@@ -140,7 +150,29 @@ class Principals:
             return GrantSet(self.node, record.subject, record.epoch, (), 0), None
         return grant_set, other
 
+    # -------------------------------------------------------------------------------------------------- rules
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """The owner's limits."""
+        return self._ceiling
+
+    @property
+    def paused(self) -> bool:
+        """Whether the owner has everybody cut off."""
+        return self._paused
+
+    def rule(self, *, ceiling: Ceiling | None = None, paused: bool | None = None) -> None:
+        """Change the owner's limits, or the pause. The server does not know of it yet."""
+        self._ceiling = self._ceiling if ceiling is None else ceiling
+        self._paused = self._paused if paused is None else paused
+        self._rules += 1
+
     # -------------------------------------------------------------------------------------------------- who
+
+    def lock(self, subject: Subject) -> asyncio.Lock:
+        """Return the lock under which a subject's access is changed."""
+        return self._locks.setdefault((subject.kind, subject.id), asyncio.Lock())
 
     def __iter__(self) -> Iterator[Principal]:
         return iter(list(self._all.values()))
@@ -176,8 +208,16 @@ class Principals:
 
     def allowed(self, principal: Principal) -> Allowed:
         """Say what a subject may do now."""
-        if self.paused or self.evicted:
+        if self._paused or self.evicted:
             return Allowed((), (), None)
+        cached = principal.cached
+        if cached is not None and cached[0] == self._rules and cached[1].until is not None and self.now < cached[1].until:
+            return cached[1]
+        allowed = self._work_out(principal)
+        principal.cached = (self._rules, allowed)
+        return allowed
+
+    def _work_out(self, principal: Principal) -> Allowed:
         now, lease_end = self.now, self.lease_end(principal)
         if now >= lease_end:
             return Allowed((), (), None)
@@ -189,7 +229,7 @@ class Principals:
     def lease_end(self, principal: Principal) -> int:
         """Return when a subject's access ends unless the hub is heard of, in Unix seconds."""
         ends = [one.lease_end for one in (principal.grant_set, principal.other) if one is not None]
-        return min(*ends, self.heard_at + self.ceiling.longest_lease_s) if ends else 0
+        return min(*ends, self.heard_at + self._ceiling.longest_lease_s)
 
     def whole(self, person: Principal) -> tuple[Grant, ...]:
         """Return everything the server was made to allow a person, shared access included."""
@@ -236,13 +276,14 @@ class Principals:
     async def give_holder(self, principal: Principal, holder: Holder) -> None:
         """Write down who carries a subject's access, before it is made on the server."""
         await self._keep(HolderRecord(holder, (principal.subject.kind.value, principal.subject.id), retired=False))
-        principal.holder, principal.enforced = holder, None
+        principal.holder, principal.enforced, principal.made, principal.attached = holder, None, False, None
 
     async def retire_holder(self, principal: Principal) -> None:
         """Never use a subject's holder again."""
         if principal.holder is not None:
             await self.retire(principal.holder)
-        principal.holder, principal.enforced = None, None
+        principal.holder, principal.enforced, principal.made, principal.attached = None, None, False, None
+        principal.opened = ()
 
     async def give_probe(self, holder: Holder) -> None:
         """Write down the agent's own holder."""
@@ -285,6 +326,6 @@ def new_holder(principal: Principal, name: Callable[[HolderKind, bytes], Holder]
     return name(HolderKind.PERSON if principal.is_person else HolderKind.SHARED, chance(16))
 
 
-def holders_of(shared: Sequence[Principal]) -> list[Holder]:
-    """Return the holders of shared subjects that have one."""
-    return [one.holder for one in shared if one.holder is not None]
+def holders_of(shared: Iterable[Principal]) -> list[Holder]:
+    """Return the holders of shared subjects that have one on the server."""
+    return [one.holder for one in shared if one.holder is not None and one.made]

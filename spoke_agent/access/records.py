@@ -265,5 +265,7 @@ def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Inter
             todo="Move the file away: the agent then removes every key that is out, and the hub sends all grants again.",
         )
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
-        return BadSetting(f"The agent's record of grants {path} cannot be written: {error}.", todo="Check who owns that folder.")
+        return BadSetting(
+            f"The agent's record of grants {path} cannot be written: {error}.", todo="Check who owns that folder."
+        )
     return Internal(f"The agent's record of grants {path} failed: {error}.")

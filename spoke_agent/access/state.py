@@ -112,7 +112,9 @@ class StateDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_uid != os.geteuid():
-                raise BadSetting(f"The state directory {self.path} belongs to another user.", todo="Run wio-agent as that user.")
+                raise BadSetting(
+                    f"The state directory {self.path} belongs to another user.", todo="Run wio-agent as that user."
+                )
             self.path.chmod(0o700)
         except OSError as error:
             raise _explained(error, self.path) from error
@@ -158,7 +160,9 @@ class StateDirectory:
         try:
             return msgspec.json.decode(self._read("node.json"), type=NodeSettings)
         except msgspec.MsgspecError as error:
-            raise BadSetting(f"{self.path / 'node.json'} cannot be read: {error}.", todo="Restore it, or join again.") from error
+            raise BadSetting(
+                f"{self.path / 'node.json'} cannot be read: {error}.", todo="Restore it, or join again."
+            ) from error
 
     def keep_settings(self, settings: NodeSettings) -> None:
         """Write who this node is."""

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from protocol.messages import Access
+from spoke_agent.index.entries import key_fits
 from spoke_agent.storage.node import Call
 
 MAX_ROWS: Final = 10_000
@@ -36,9 +37,9 @@ class Accesses:
         """Calls there was no room for."""
 
     def add(self, call: Call) -> None:
-        """Count a call. Calls of nobody that wio knows are not counted: they are the server's own business."""
+        """Count a call. Calls of nobody that wio knows are not counted, they are the server's own business; nor is listing."""
         actor = self._who(call.holder)
-        if actor == 0:
+        if actor == 0 or not key_fits(call.key):
             return
         place = (call.at // MINUTE_US, call.root, call.key, actor, call.operation[:80])
         refused = int(call.status == FORBIDDEN)

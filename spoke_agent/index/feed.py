@@ -12,6 +12,7 @@ from typing import Final
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
 from spoke_agent.index.dirty import Dirty, Mark
+from spoke_agent.index.entries import key_fits
 from spoke_agent.index.ledger import Ledger, Superseded, is_indexed
 from spoke_agent.index.scan import Scanner
 from spoke_agent.index.schedule import Schedule
@@ -66,8 +67,8 @@ class Feed:
             self.mark(Mark(hint.root, hint.key, hint.actor))
 
     def mark(self, mark: Mark) -> None:
-        """Take a key that should be looked at."""
-        if self._is_ours(mark.root):
+        """Take a key that should be looked at; one that no object can have is forgotten."""
+        if self._is_ours(mark.root) and key_fits(mark.key):
             self.dirty.mark_key(mark)
             self._stir()
 

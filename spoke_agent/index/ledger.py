@@ -15,6 +15,7 @@ import msgspec
 
 from protocol.errors import Problem, UnknownRoot, WioError
 from protocol.messages import MAX_ROWS, Cursor, IndexLevel, RootConfig, Row
+from protocol.names import Layout
 from spoke_agent.index import journal, snapshot
 from spoke_agent.index.database import Database
 from spoke_agent.index.journal import Agreement, Batch, Head
@@ -160,11 +161,25 @@ class Ledger:
         A root that is gone is forgotten. One that lies elsewhere now gets a new identity at its next scan.
         """
 
-        def work(connection: sqlite3.Connection) -> bool:
+        def newer(connection: sqlite3.Connection) -> bool:
             found = connection.execute("SELECT revision FROM configuration").fetchone()
             if found is not None and revision < found[0]:
                 return False
             connection.execute("INSERT OR REPLACE INTO configuration VALUES (1, ?)", (revision,))
+            return True
+
+        return await self._keep_roots(roots, newer)
+
+    async def limit(self, admit: Callable[[RootConfig], RootConfig | None]) -> None:
+        """Keep of the roots what ``admit`` leaves of them. The revision stays, so the hub may say the same again."""
+        admitted = [admit(config) for config in self._roots.values()]
+        if admitted != list(self._roots.values()):
+            await self._keep_roots([config for config in admitted if config is not None], lambda _: True)
+
+    async def _keep_roots(self, roots: Sequence[RootConfig], may: Callable[[sqlite3.Connection], bool]) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            if not may(connection):
+                return False
             for gone in self._roots.keys() - {config.root for config in roots}:
                 _forget(connection, gone)
                 connection.execute("DELETE FROM root WHERE root = ?", (gone,))
@@ -244,10 +259,17 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------------- scans
 
-    async def begin_scan(self, root: int, identity: str, spans: Sequence[Span], at: int) -> Scanning:
-        """Begin a scan, or go on with one that was cut off: then ``spans`` are ignored."""
+    async def begin_scan(self, config: RootConfig, identity: str, spans: Sequence[Span], at: int) -> Scanning:
+        """Begin a scan, or go on with one that was cut off: then ``spans`` are ignored.
+
+        Raises UnknownRoot, Superseded (the root lies elsewhere now than ``config`` says).
+        """
+        root = config.root
 
         def work(connection: sqlite3.Connection) -> Scanning:
+            found = connection.execute("SELECT config FROM root WHERE root = ?", (root,)).fetchone()
+            if found is None or _location(_CONFIG.decode(found[0])) != _location(config):
+                raise Superseded
             left = connection.execute("SELECT 1 FROM span WHERE root = ?", (root,)).fetchone()
             if left is None:
                 connection.executemany(
@@ -283,7 +305,9 @@ class Ledger:
 
         def work(connection: sqlite3.Connection) -> Standing:
             left = connection.execute("SELECT 1 FROM span WHERE root = ?", (root,)).fetchone()
-            if left is not None or journal.head(connection).generation != generation:
+            # Its beginning is forgotten where its spans were: the root lies elsewhere now, or is not indexed any more.
+            begun = connection.execute("SELECT scan_started_at FROM root WHERE root = ?", (root,)).fetchone()
+            if left is not None or begun is None or begun[0] is None or journal.head(connection).generation != generation:
                 raise Superseded
             connection.execute("UPDATE root SET scanned_at = ?, problem = NULL WHERE root = ?", (at, root))
             found = _standings(connection, [root])
@@ -381,11 +405,17 @@ def _keep_config(connection: sqlite3.Connection, config: RootConfig, before: Roo
     )
     if before is None:
         return
-    if (before.bucket, before.prefix, before.layout) != (config.bucket, config.prefix, config.layout):
-        connection.execute("UPDATE root SET identity = NULL, scanned_at = NULL WHERE root = ?", (config.root,))
+    if _location(before) != _location(config):
+        connection.execute(
+            "UPDATE root SET identity = NULL, scanned_at = NULL, scan_started_at = NULL WHERE root = ?", (config.root,)
+        )
         connection.execute("DELETE FROM span WHERE root = ?", (config.root,))
     if is_indexed(before) and not is_indexed(config):
         _forget(connection, config.root)
+
+
+def _location(config: RootConfig) -> tuple[str, str, Layout]:
+    return config.bucket, config.prefix, config.layout
 
 
 def _forget(connection: sqlite3.Connection, root: int) -> None:
@@ -414,8 +444,9 @@ def _change(
     actors: dict[str, int] | None = None,
     always: bool = False,
 ) -> None:
-    """Work out what changes, and write it to snapshot, totals and journal. Nothing for a root that is not there."""
-    if connection.execute("SELECT 1 FROM root WHERE root = ?", (root,)).fetchone() is None:
+    """Work out what changes, and write it to snapshot, totals and journal. Nothing for a root the hub may not know."""
+    config = connection.execute("SELECT config FROM root WHERE root = ?", (root,)).fetchone()
+    if config is None or not is_indexed(_CONFIG.decode(config[0])):
         return
     made = snapshot.difference(root, snapshot.totals(connection, root), known, found, gone, actors=actors, always=always)
     rows: tuple[Row, ...] = made.rows

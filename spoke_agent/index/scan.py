@@ -14,10 +14,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Final
 
-from protocol.errors import RootMissing, StorageRefused, WioError
+import msgspec
+
+from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
 from protocol.messages import Progress, RootConfig, ScanState
 from spoke_agent.index.dirty import Mark
-from spoke_agent.index.ledger import Ledger, Seen, Standing, Step, problem_of
+from spoke_agent.index.entries import mended
+from spoke_agent.index.ledger import Ledger, Seen, Standing, Step, is_indexed, problem_of
 from spoke_agent.index.pace import Pace
 from spoke_agent.index.spans import Span, check_page, split
 from spoke_agent.storage.node import Entry, StorageNode
@@ -61,6 +64,8 @@ class Scanner:
         Raises RootMissing, StorageUnreachable, StorageRefused, DiskFull, UnknownRoot, ``ledger.Superseded``.
         """
         config = self._ledger.config(root)
+        if not is_indexed(config):
+            raise UnknownRoot(f"Root {config.name} is not scanned here: its index level is {config.level}.")
         try:
             standing = await self._scan_root(config)
         except WioError as error:
@@ -72,7 +77,7 @@ class Scanner:
     async def _scan_root(self, config: RootConfig) -> Standing:
         identity = await self.same_root(config)
         spans = split(await self._node.ranges(config))
-        scan = await self._ledger.begin_scan(config.root, identity, spans, self._clock())
+        scan = await self._ledger.begin_scan(config, identity, spans, self._clock())
         walk = _Walk(config, scan.generation, Pace(config.pace, self._clock, self._pause), scan.started_at)
         walk.objects, walk.bytes = scan.objects, scan.bytes
         self._tell(walk)
@@ -111,6 +116,8 @@ class Scanner:
             async with slots:
                 mark = marks[index]
                 entry = await self._node.look(config, mark.key)
+                if entry is not None:
+                    entry = mended(msgspec.structs.replace(entry, key=mark.key))
                 return Seen(looks[index], mark.key, entry, who(mark.actor) if mark.actor else 0, mark.hinted)
 
         try:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.errors import StorageRefused
-from protocol.names import MAX_KEY_BYTES, shown
+from protocol.names import shown
+from spoke_agent.index.entries import fits, mended
 from spoke_agent.storage.node import Entry
 
 
@@ -67,7 +68,7 @@ def _shared_folder(low: str, high: str | None) -> str:
 def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
     """Return the entries of a page that lie in the span. Raises StorageRefused for one that is not in order.
 
-    A key that S3 could not hold (too long, not text) is left out: no row could carry it.
+    A key that S3 could not hold (too long, not text) is left out, what a row cannot say is mended (``entries``).
     """
     last = span.low
     for entry in page:
@@ -77,16 +78,6 @@ def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
                 todo="Nothing was changed by this. Check the server, and what stands between it and the agent.",
             )
         last = entry.key
-    if not page or (span.high is None and not span.prefix and all(map(_fits, page))):
+    if not page or (span.high is None and not span.prefix and all(map(fits, page))):
         return page
-    return [entry for entry in page if span.holds(entry.key) and _fits(entry)]
-
-
-def _fits(entry: Entry) -> bool:
-    key = entry.key
-    if len(key) <= MAX_KEY_BYTES // 4 and key.isascii():
-        return bool(key)
-    try:
-        return 0 < len(key.encode()) <= MAX_KEY_BYTES
-    except UnicodeEncodeError:
-        return False
+    return [entry for entry in map(mended, page) if entry is not None and span.holds(entry.key)]

@@ -27,14 +27,13 @@ from protocol.messages import (
     Failed,
     Mint,
     PlaceWorkspace,
-    RootConfig,
     Scan,
     SetGrants,
 )
 from spoke_agent.index.feed import Feed
 from spoke_agent.index.ledger import Ledger, is_indexed, problem_of
 from spoke_agent.index.schedule import Schedule
-from spoke_agent.link.ports import Access, Admission
+from spoke_agent.link.ports import Access
 
 MAX_WAITING: Final = 2_000
 """Requests under way at once; whatever comes on top of them is refused, so that memory stays bounded."""
@@ -65,14 +64,12 @@ class Desk:
         feed: Feed,
         *,
         now: Callable[[], float],
-        admit: Admission,
     ) -> None:
         self._access = access
         self._ledger = ledger
         self._schedule = schedule
         self._feed = feed
         self._now = now
-        self._admit = admit
         self._lasts: dict[Hashable, asyncio.Task[None]] = {}
         self._lasting: set[asyncio.Task[None]] = set()
         self._passing: set[asyncio.Task[None]] = set()
@@ -161,11 +158,18 @@ class Desk:
     async def _configure(self, request: Configure) -> None:
         """Keep the roots the owner admits, scan those that never were, forget what was marked in those that are gone."""
         before = {config.root for config in self._ledger.configs()}
-        admitted = [self._admit(root) for root in request.roots]
-        roots: list[RootConfig] = [root for root in admitted if root is not None]
-        if not await self._ledger.configure(request.revision, roots):
-            return
-        for gone in before - {root.root for root in roots}:
+        admitted = [self._access.admit(root) for root in request.roots]
+        if await self._ledger.configure(request.revision, [root for root in admitted if root is not None]):
+            await self._follow(before)
+
+    async def readmit(self) -> None:
+        """Let go of what the owner admits no longer. What is admitted again comes back with the hub's next Configure."""
+        before = {config.root for config in self._ledger.configs()}
+        await self._ledger.limit(self._access.admit)
+        await self._follow(before)
+
+    async def _follow(self, before: set[int]) -> None:
+        for gone in before - {config.root for config in self._ledger.indexed()}:
             self._feed.dirty.drop_root(gone)
         scanned = {one.root for one in await self._ledger.standings() if one.scanned_at is not None}
         for config in self._ledger.indexed():

@@ -36,13 +36,15 @@ from spoke_agent.link.backoff import Backoff
 from spoke_agent.link.desk import Desk
 from spoke_agent.link.line import HANDSHAKE_S, Line, address_of, open_line
 from spoke_agent.link.outbox import Lane, Outbox
-from spoke_agent.link.ports import Access, Admission
+from spoke_agent.link.ports import Access
 from spoke_agent.link.sender import Sender
 
 HEALTH_S: Final = 3.0
 ACCESSES_S: Final = 5.0
 ACCESSES_ROWS: Final = 500
 """Accesses in one message: 1.2 kB each at the most, so that they fit a frame."""
+HEARD_S: Final = 60.0
+"""How often it is noted that the hub is there: leases are days, and each note is a write."""
 MAX_WARNINGS: Final = 32
 _LONGEST: Final = 500
 
@@ -81,7 +83,6 @@ class Link:
         now: Callable[[], float],
         chance: Callable[[], float],
         secret: Callable[[int], bytes],
-        admit: Admission = lambda root: root,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         insecure: bool = False,
         handshake_s: float = HANDSHAKE_S,
@@ -110,7 +111,7 @@ class Link:
         self._health_s = health_s
         self._accesses_s = accesses_s
         self._backoff = Backoff(chance)
-        self._desk = Desk(access, ledger, schedule, feed, now=now, admit=admit)
+        self._desk = Desk(access, ledger, schedule, feed, now=now)
         self._sender = Sender(ledger, schedule, now=now, pause=pause)
         self._stirred = asyncio.Event()
         self._report_due = False
@@ -131,11 +132,17 @@ class Link:
         """Send health at once: the agent was paused, or there is another warning."""
         self._stirred.set()
 
+    async def limits_changed(self) -> None:
+        """Let go of roots and index levels that the owner's ceiling admits no longer, and tell the hub."""
+        await self._desk.readmit()
+        self.report_changed()
+
     # -------------------------------------------------------------------------------------------------- for ever
 
     async def run(self) -> None:
         """Hold a session, and another after it, until the hub evicts this node: then return, ``state`` says so."""
         try:
+            await self._desk.readmit()
             while not self.state.evicted:
                 await self._pause(await self.once())
         finally:
@@ -180,6 +187,7 @@ class Link:
     async def _session(self, line: Line) -> None:
         """Do everything a session is for, side by side; the first part that ends ends all. Raises why."""
         outbox = Outbox()
+        self._access.caught_up.clear()
         for epochs in await self._access.epochs():
             outbox.put(Lane.ANSWER, epochs)
         outbox.put(Lane.ANSWER, self._make_report())
@@ -191,6 +199,8 @@ class Link:
             self._sender.run(line.welcome.cursor, lambda message: outbox.sent(Lane.JOURNAL, message)),
             self._tell_health(outbox),
             self._tell_accesses(outbox),
+            self._tell_epochs(outbox),
+            self._keep_leases(),
         ]
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -276,3 +286,19 @@ class Link:
             await asyncio.sleep(self._accesses_s)
             while rows := self._calls.take(self._clock(), ACCESSES_ROWS):
                 await outbox.sent(Lane.STATE, Accesses(tuple(rows)))
+
+    async def _tell_epochs(self, outbox: Outbox) -> None:
+        while True:
+            await self._access.caught_up.wait()
+            self._access.caught_up.clear()
+            for epochs in await self._access.epochs():
+                await outbox.sent(Lane.ANSWER, epochs)
+
+    async def _keep_leases(self) -> None:
+        """Note that the hub is there. That it is, the connection's own pings make sure of."""
+        while True:
+            try:
+                await self._access.heard()
+            except WioError as error:
+                _log.warning("it could not be noted that the hub is there: %s", error)
+            await asyncio.sleep(HEARD_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -53,9 +54,12 @@ class Access(Protocol):
     async def epochs(self) -> Sequence[Epochs]:
         """Return what is enforced now, for the hub."""
 
+    def admit(self, root: RootConfig) -> RootConfig | None:
+        """Return a root as the owner lets the hub have it, perhaps with a lower index level; None where not at all."""
 
-class Admission(Protocol):
-    """The owner's word on which roots the hub may have, and how much of them it may know."""
+    async def heard(self) -> None:
+        """Note that the hub is there: leases that the owner limits count from its last word."""
 
-    def __call__(self, root: RootConfig, /) -> RootConfig | None:
-        """Return the root as it may be treated here (perhaps with a lower index level); None where it may not be."""
+    @property
+    def caught_up(self) -> asyncio.Event:
+        """Set when something was enforced later than it was asked for: the hub wants to know. Whoever tells it clears it."""

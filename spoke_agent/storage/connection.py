@@ -20,7 +20,7 @@ from yarl import URL
 
 from protocol.errors import BadEndpoint, DiskFull, Internal, StorageRefused, StorageUnreachable, WioError
 from protocol.names import shown
-from spoke_agent.storage.sigv4 import EMPTY_HASH, Key, Signer, amz_date, quoted_path, quoted_query
+from spoke_agent.storage.sigv4 import EMPTY_HASH, Key, Signable, Signer, amz_date, quoted_path, quoted_query
 
 Query = Sequence[tuple[str, str]]
 
@@ -77,9 +77,7 @@ def refusal(reply: Reply, what: str) -> WioError:
     """Return the error for an answer that is not the one hoped for; ``what`` completes "The storage server refused to …"."""
     reason = f"{reply.code or 'no code'}, HTTP {reply.status}"
     if reply.code in _FULL or reply.status == 507:  # noqa: PLR2004 - Insufficient Storage
-        return DiskFull(
-            f"The storage server has no room left to {what} ({reason}).", todo="Free some space on it; then this goes on by itself."
-        )
+        return DiskFull(f"The storage server has no room left to {what} ({reason}).", todo="Free some space on it.")
     if reply.status in _BUSY:
         return StorageUnreachable(f"The storage server is too busy to {what} ({reason}).")
     words = f": {reply.words}" if reply.words != shown("") else ""
@@ -147,37 +145,30 @@ class Connection:
         A connection that broke in the middle is tried once more: every request the agent makes may be repeated.
         Raises StorageUnreachable, and StorageRefused for an answer without end.
         """
+        now_s = self.clock() // 1_000_000
+        body_hash = hashlib.sha256(body).hexdigest() if body else EMPTY_HASH
+        signed = {"host": self._host, "x-amz-content-sha256": body_hash, "x-amz-date": amz_date(now_s), **(headers or {})}
+        if key.session_token:
+            signed["x-amz-security-token"] = key.session_token
+        request = Signable(method, quoted_path(path), quoted_query(query), signed, body_hash)
+        sent = {**signed, "authorization": self._signer.sign(key, service, request, now_s), "accept-encoding": "identity"}
         try:
-            return await self._once(key, method, path, query, body, service, headers or {})
+            return await self._send(request, sent, body)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
             pass
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from None
         try:
-            return await self._once(key, method, path, query, body, service, headers or {})
+            return await self._send(request, sent, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from None
 
-    async def _once(
-        self, key: Key, method: str, path: str, query: Query, body: bytes, service: str, extra: Mapping[str, str]
-    ) -> Reply:
+    async def _send(self, request: Signable, headers: Mapping[str, str], body: bytes) -> Reply:
         if self._session is None:
             raise Internal("The storage connection was used before it was opened.")
-        now_s = self.clock() // 1_000_000
-        raw_path, raw_query = quoted_path(path), quoted_query(query)
-        body_hash = hashlib.sha256(body).hexdigest() if body else EMPTY_HASH
-        signed = {
-            "host": self._host,
-            "x-amz-content-sha256": body_hash,
-            "x-amz-date": amz_date(now_s),
-            **{name.lower(): value for name, value in extra.items()},
-        }
-        if key.session_token:
-            signed["x-amz-security-token"] = key.session_token
-        authorization = self._signer.sign(key, service, method, raw_path, raw_query, signed, body_hash, now_s)
-        address = URL(f"{self.url}{raw_path}{'?' + raw_query if raw_query else ''}", encoded=True)
-        sent = {**signed, "authorization": authorization, "accept-encoding": "identity"}
-        async with self._session.request(method, address, data=body or None, headers=sent, allow_redirects=False) as answer:
+        address = URL(f"{self.url}{request.path}{'?' + request.query if request.query else ''}", encoded=True)
+        sending = self._session.request(request.method, address, data=body or None, headers=headers, allow_redirects=False)
+        async with sending as answer:
             return Reply(answer.status, answer.headers, await _read(answer))
 
     def _unreachable(self, error: BaseException) -> StorageUnreachable:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import re
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -30,7 +30,7 @@ _KEY, _MODIFIED, _SIZE, _ETAG = _NS + "Key", _NS + "LastModified", _NS + "Size",
 _CONTENTS = _NS + "Contents"
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]{1,4096})</NextContinuationToken>")
 _UNTRUNCATED = b"<IsTruncated>false</IsTruncated>"
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -208,7 +208,7 @@ class _Ahead:
     def __init__(self, coroutine: Coroutine[Any, Any, Reply]) -> None:
         self._task = asyncio.create_task(coroutine)
 
-    async def __aenter__(self) -> _Ahead:
+    async def __aenter__(self) -> Self:
         return self
 
     async def result(self) -> Reply:
@@ -271,7 +271,7 @@ def _nanoseconds(text: str, seconds: dict[str, int]) -> int:
     whole, rest = text[:19], text[19:]
     known = seconds.get(whole)
     if known is None:
-        known = seconds[whole] = int((datetime.datetime.fromisoformat(whole + "+00:00") - _EPOCH).total_seconds())
+        known = seconds[whole] = int((dt.datetime.fromisoformat(whole + "+00:00") - _EPOCH).total_seconds())
     if not rest.endswith("Z") or (rest != "Z" and not rest.startswith(".")):
         raise ValueError(text[:30])
     fraction = rest[1:-1]

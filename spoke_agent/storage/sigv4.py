@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +30,17 @@ class Key(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Key({self.access_key})"
+
+
+class Signable(NamedTuple):
+    """What of a request is signed: ``path`` and ``query`` in canonical form (``quoted_path``, ``quoted_query``)."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    """Names in lower case, with ``host`` and ``x-amz-date`` among them."""
+    body_hash: str
 
 
 def quoted_path(path: str) -> str:
@@ -51,20 +62,14 @@ class Signer:
         self._region = region
         self._kept: dict[tuple[str, str, str], bytes] = {}
 
-    def sign(
-        self, key: Key, service: str, method: str, path: str, query: str, headers: Mapping[str, str], body_hash: str, now_s: int
-    ) -> str:
-        """Return the Authorization header.
-
-        ``path`` and ``query`` are in canonical form (``quoted_path``, ``quoted_query``); ``headers`` are all that is signed,
-        names in lower case, with ``host`` and ``x-amz-date`` among them; ``now_s`` is Unix time in seconds.
-        """
+    def sign(self, key: Key, service: str, request: Signable, now_s: int) -> str:
+        """Return the Authorization header; ``now_s`` is Unix time in seconds."""
         stamp = amz_date(now_s)
+        headers = request.headers
         names = sorted(headers)
         signed = ";".join(names)
-        canonical = "\n".join(
-            (method, path, query, *(f"{name}:{' '.join(headers[name].split())}" for name in names), "", signed, body_hash)
-        )
+        lines = (f"{name}:{' '.join(headers[name].split())}" for name in names)
+        canonical = "\n".join((request.method, request.path, request.query, *lines, "", signed, request.body_hash))
         scope = f"{stamp[:8]}/{self._region}/{service}/aws4_request"
         text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         signature = hmac.digest(self._key(key.secret_key, stamp[:8], service), text.encode(), "sha256").hex()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.settings import SETTINGS, LogForm, Registration, read_settings, strangers, tell_settings
+from hub.settings import SETTINGS, LogForm, Registration, misspelt, read_settings, tell_settings
 from protocol.errors import BadSetting
 
 _DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -125,7 +125,9 @@ def test_what_is_told_of_settings_hides_secrets_and_names_their_source() -> None
 
 
 def test_a_misspelt_setting_is_noticed_and_foreign_ones_are_left_alone() -> None:
-    found = strangers({"WIO_SECERT": "x", "WIO_HUB": "x", "WIO_AGENT_STATE": "x", "HOME": "/", "WIO_DATA": "/d"})
+    found = misspelt(
+        {"WIO_SECERT": "x", "WIO_HUB": "x", "WIO_AGENT_STATE": "x", "WIO_TOKEN": "x", "WIO_DATA": "/d", "HOME": "/"}
+    )
     assert len(found) == 1
     assert "WIO_SECERT" in found[0]
     assert "WIO_SECRET" in found[0]

@@ -11,7 +11,7 @@ import pytest
 
 from protocol.digest import EMPTY_RUN, combine, object_number, run_on
 from protocol.errors import RootMissing, WioError
-from protocol.messages import Change, Cursor, IndexLevel, RootConfig, Row
+from protocol.messages import Change, Cursor, IndexLevel, Progress, RootConfig, Row
 from protocol.names import Layout
 from spoke_agent.index.database import Database
 from spoke_agent.index.feed import Feed
@@ -124,7 +124,8 @@ class Bench:
         self.node = node
         self.hub = FarHub()
         self.time = itertools.count(1_800_000_000_000_000, 1_000)
-        self.progress: list[object] = []
+        self.progress: list[Progress] = []
+        self.report: Callable[[Progress], None] = self.progress.append
         self.journal_rows = 200_000
 
     async def start(self) -> None:
@@ -136,8 +137,8 @@ class Bench:
             self.ledger,
             clock=lambda: next(self.time),
             pause=lambda _: asyncio.sleep(0),
-            report=self.progress.append,
-            doubt=lambda mark: self.feed.mark(mark),
+            report=lambda progress: self.report(progress),  # noqa: PLW0108 - it is another one later
+            doubt=lambda mark: self.feed.mark(mark),  # noqa: PLW0108 - it is made below
         )
         self.schedule = Schedule(self.ledger, self.scanner.scan_root, now=lambda: 0.0, every_s=3600)
         self.feed = Feed(self.ledger, self.scanner, self.schedule, pause=lambda _: asyncio.sleep(0))

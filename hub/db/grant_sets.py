@@ -1,0 +1,255 @@
+"""Desired state: the signed grant set of every subject on every node; and the receipts of its changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from sqlalchemy import ColumnElement, case, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.db.rows import columns, inserting
+from hub.db.tables import grant_sets, receipts, users
+from protocol.grants import Receipt, ReceiptState, Subject, SubjectKind
+from protocol.messages import EpochState
+
+_NONE: Final = bytes(32)
+
+
+class SetRow(msgspec.Struct, frozen=True):
+    """One grant set. Epoch 0: never signed yet. ``lease_end`` in Unix seconds, other times in microseconds."""
+
+    node_id: int
+    subject_kind: str
+    subject_id: int
+    epoch: int
+    body: bytes
+    signature: bytes
+    content: bytes
+    lease_end: int
+    stale: bool
+    applied_epoch: int
+    refused: str | None
+    keys_until: int
+
+
+class SetBrief(msgspec.Struct, frozen=True):
+    """The same without what was signed; ``name`` is the person's, None where they are gone or it is a shared set."""
+
+    subject_kind: str
+    subject_id: int
+    epoch: int
+    content: bytes
+    lease_end: int
+    stale: bool
+    applied_epoch: int
+    keys_until: int
+    name: str | None
+
+
+def _of(node: int, subject: Subject) -> list[ColumnElement[bool]]:
+    return [
+        grant_sets.c.node_id == node,
+        grant_sets.c.subject_kind == str(subject.kind),
+        grant_sets.c.subject_id == subject.id,
+    ]
+
+
+async def claim(connection: AsyncConnection, node: int, subject: Subject) -> SetRow:
+    """Return a subject's set on a node, made empty and stale where there is none, and hold it to the transaction's end."""
+    await connection.execute(
+        inserting(connection, grant_sets)
+        .values(
+            node_id=node,
+            subject_kind=str(subject.kind),
+            subject_id=subject.id,
+            epoch=0,
+            body=b"",
+            signature=b"",
+            content=_NONE,
+            lease_end=0,
+            stale=True,
+            applied_epoch=0,
+            keys_until=0,
+        )
+        .on_conflict_do_nothing()
+    )
+    found = await connection.execute(select(*columns(grant_sets, SetRow)).where(*_of(node, subject)).with_for_update())
+    return SetRow(*found.one())
+
+
+async def body(connection: AsyncConnection, node: int, subject: Subject) -> bytes:
+    """Return what was last signed for a subject on a node; empty where nothing was."""
+    return await connection.scalar(select(grant_sets.c.body).where(*_of(node, subject))) or b""
+
+
+async def sign(
+    connection: AsyncConnection,
+    node: int,
+    subject: Subject,
+    *,
+    epoch: int,
+    body: bytes,
+    signature: bytes,
+    content: bytes,
+    lease_end: int,
+) -> None:
+    """Keep a newly signed set."""
+    await connection.execute(
+        update(grant_sets)
+        .where(*_of(node, subject))
+        .values(
+            epoch=epoch,
+            body=body,
+            signature=signature,
+            content=content,
+            lease_end=lease_end,
+            stale=False,
+            refused=None,
+        )
+    )
+
+
+async def mark_stale(connection: AsyncConnection, node: int, subject: Subject) -> None:
+    """Have the set compiled again before the next mint."""
+    await connection.execute(update(grant_sets).where(*_of(node, subject)).values(stale=True))
+
+
+async def mark_refused_stale(connection: AsyncConnection, node: int) -> None:
+    """Have every set of a node tried again of which something was refused."""
+    await connection.execute(
+        update(grant_sets).where(grant_sets.c.node_id == node, grant_sets.c.refused.is_not(None)).values(stale=True)
+    )
+
+
+async def applied(
+    connection: AsyncConnection, node: int, subject: Subject, *, epoch: int, at: int, left_out: str | None
+) -> None:
+    """Note that the node enforces this epoch. ``left_out`` says which grants it refused and the set is now without."""
+    await connection.execute(
+        update(grant_sets)
+        .where(*_of(node, subject), grant_sets.c.applied_epoch < epoch)
+        .values(
+            applied_epoch=epoch,
+            applied_at=at,
+            refused=case((grant_sets.c.epoch == epoch, left_out), else_=grant_sets.c.refused),
+        )
+    )
+
+
+async def refused(connection: AsyncConnection, node: int, subject: Subject, *, epoch: int, reason: str) -> None:
+    """Note that the node refused this epoch."""
+    await connection.execute(update(grant_sets).where(*_of(node, subject), grant_sets.c.epoch == epoch).values(refused=reason))
+
+
+async def hold_keys(connection: AsyncConnection, node: int, subject: Subject, *, epoch: int, until: int) -> bool:
+    """Note that a key may be out until then, if this epoch still is what is wanted; False if it is not."""
+    held = await connection.execute(
+        update(grant_sets)
+        .where(*_of(node, subject), grant_sets.c.epoch == epoch, grant_sets.c.stale.is_(False))
+        .values(keys_until=case((grant_sets.c.keys_until < until, until), else_=grant_sets.c.keys_until))
+    )
+    return held.rowcount == 1
+
+
+async def expect_keys(connection: AsyncConnection, node: int, *, until: int) -> None:
+    """Assume that keys of anybody on this node, of which this database knows nothing, may be out until then."""
+    await connection.execute(
+        update(grant_sets).where(grant_sets.c.node_id == node, grant_sets.c.keys_until < until).values(keys_until=until)
+    )
+
+
+async def of_node(connection: AsyncConnection, node: int) -> list[SetBrief]:
+    """Return all sets of a node."""
+    fields = [users.c.username if name == "name" else grant_sets.c[name] for name in SetBrief.__struct_fields__]
+    query = (
+        select(*fields)
+        .outerjoin(
+            users,
+            (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == str(SubjectKind.PERSON)),
+        )
+        .where(grant_sets.c.node_id == node)
+    )
+    return [SetBrief(*row) for row in await connection.execute(query)]
+
+
+async def states(connection: AsyncConnection, node: int, limit: int) -> tuple[EpochState, ...]:
+    """Return what is wanted of a node, for its Welcome."""
+    return tuple(
+        EpochState(subject_of(one.subject_kind, one.subject_id, one.name), one.epoch, one.content)
+        for one in (await of_node(connection, node))
+        if one.epoch > 0
+    )[:limit]
+
+
+async def waiting(connection: AsyncConnection, now: int) -> list[tuple[int, Subject]]:
+    """Return (node, subject) of the sets that nodes have yet to take over and that open something to living keys."""
+    found = await connection.execute(
+        select(grant_sets.c.node_id, grant_sets.c.subject_kind, grant_sets.c.subject_id, users.c.username)
+        .outerjoin(
+            users,
+            (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == str(SubjectKind.PERSON)),
+        )
+        .where(
+            grant_sets.c.epoch > grant_sets.c.applied_epoch,
+            grant_sets.c.refused.is_(None),
+            or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind == str(SubjectKind.EVERYONE)),
+        )
+    )
+    return [(row[0], subject_of(row[1], row[2], row[3])) for row in found]
+
+
+async def nodes_of(connection: AsyncConnection, subject: Subject) -> list[int]:
+    """Return the nodes on which a subject has a set."""
+    found = await connection.scalars(
+        select(grant_sets.c.node_id).where(
+            grant_sets.c.subject_kind == str(subject.kind), grant_sets.c.subject_id == subject.id
+        )
+    )
+    return list(found)
+
+
+def subject_of(kind: str, subject: int, name: str | None) -> Subject:
+    """Return a subject as rows name it."""
+    return Subject(SubjectKind(kind), subject, name or (kind if kind == SubjectKind.EVERYONE else f"#{subject}"))
+
+
+# ------------------------------------------------------------------------------------------------------ receipts
+
+
+async def add_receipt(connection: AsyncConnection, node: int, workspace: int, receipt: Receipt) -> None:
+    """Keep a receipt."""
+    await connection.execute(
+        insert(receipts).values(
+            id=receipt.id,
+            node_id=node,
+            workspace_id=workspace,
+            epoch=receipt.epoch,
+            subject_kind=str(receipt.subject.kind),
+            subject_id=receipt.subject.id,
+            state=str(receipt.state),
+            asked_at=receipt.asked_at,
+            body=msgspec.json.encode(receipt),
+        )
+    )
+
+
+async def change_receipt(connection: AsyncConnection, receipt: Receipt) -> None:
+    """Keep what became of a change."""
+    await connection.execute(
+        update(receipts)
+        .where(receipts.c.id == receipt.id)
+        .values(state=str(receipt.state), epoch=receipt.epoch, body=msgspec.json.encode(receipt))
+    )
+
+
+async def pending_receipts(
+    connection: AsyncConnection, node: int, subject: Subject | None = None, *, up_to: int | None = None
+) -> list[Receipt]:
+    """Return a node's receipts that are pending: all, or one subject's up to an epoch."""
+    query = select(receipts.c.body).where(receipts.c.node_id == node, receipts.c.state == str(ReceiptState.PENDING))
+    if subject is not None:
+        query = query.where(receipts.c.subject_kind == str(subject.kind), receipts.c.subject_id == subject.id)
+    if up_to is not None:
+        query = query.where(receipts.c.epoch <= up_to)
+    return [msgspec.json.decode(row, type=Receipt) for row in await connection.scalars(query)]

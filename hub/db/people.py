@@ -1,0 +1,102 @@
+"""Accounts and tokens."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.db.rows import columns
+from hub.db.tables import tokens, users
+
+
+class UserRow(msgspec.Struct, frozen=True):
+    """An account. ``repr`` leaves the password's hash out."""
+
+    id: int
+    username: str
+    email: str
+    password: str
+    admin: bool
+    disabled_at: int | None
+    created_at: int
+
+    def __repr__(self) -> str:
+        return f"UserRow({self.username})"
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """A token, by its hash."""
+
+    id: int
+    hash: bytes
+    user_id: int
+    label: str
+    created_at: int
+    expires_at: int
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Whose token that is, and until when."""
+
+    id: int
+    username: str
+    admin: bool
+    expires_at: int
+
+
+async def add(connection: AsyncConnection, user: UserRow) -> None:
+    """Add an account; raises IntegrityError where name or address are taken."""
+    await connection.execute(insert(users).values(msgspec.structs.asdict(user)))
+
+
+async def by_email(connection: AsyncConnection, email: str) -> UserRow | None:
+    """Return the account with this address, lower case."""
+    row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.email == email))).first()
+    return None if row is None else UserRow(*row)
+
+
+async def by_name(connection: AsyncConnection, username: str) -> UserRow | None:
+    """Return the account with this name."""
+    row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.username == username))).first()
+    return None if row is None else UserRow(*row)
+
+
+async def by_id(connection: AsyncConnection, user: int) -> UserRow | None:
+    """Return the account with this id."""
+    row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.id == user))).first()
+    return None if row is None else UserRow(*row)
+
+
+async def disable(connection: AsyncConnection, user: int, at: int) -> None:
+    """End an account and its tokens."""
+    await connection.execute(update(users).where(users.c.id == user).values(disabled_at=at))
+    await connection.execute(
+        update(tokens).where(tokens.c.user_id == user, tokens.c.revoked_at.is_(None)).values(revoked_at=at)
+    )
+
+
+async def add_token(connection: AsyncConnection, token: TokenRow) -> None:
+    """Add a token."""
+    await connection.execute(insert(tokens).values(msgspec.structs.asdict(token)))
+
+
+async def revoke_token(connection: AsyncConnection, digest: bytes, at: int) -> None:
+    """End one token."""
+    await connection.execute(update(tokens).where(tokens.c.hash == digest).values(revoked_at=at))
+
+
+async def holder(connection: AsyncConnection, digest: bytes, now: int) -> Holder | None:
+    """Return who holds the token with this hash, if it is good."""
+    found = await connection.execute(
+        select(users.c.id, users.c.username, users.c.admin, tokens.c.expires_at)
+        .join(tokens, tokens.c.user_id == users.c.id)
+        .where(
+            tokens.c.hash == digest,
+            tokens.c.revoked_at.is_(None),
+            tokens.c.expires_at > now,
+            users.c.disabled_at.is_(None),
+        )
+    )
+    row = found.first()
+    return None if row is None else Holder(*row)

@@ -1,0 +1,147 @@
+"""What a document looks like in the embedded index: the schema, and the terms of one document.
+
+Every order and every comparison that the engine makes is over these fields, so whatever changes here needs a new FORMAT:
+an index of another format is not opened but built again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import tantivy
+
+from search.document import Document
+from search.words import extension, fold, name_of, runs
+
+FORMAT: Final = 1
+
+MARKER: Final = "position"
+"""The ``id`` of the one document that is no file: it holds the position, and lies in no workspace."""
+
+START, END = chr(0xFFFF0), chr(0xFFFF1)
+"""Stand around a name before it is cut into threes, so that its beginning and end can be asked for; private-use."""
+
+# White space would end a term, and a line feed is not "any character" to a regex; each becomes a private-use character.
+_SPACES: Final = {ord(c): chr(0xF0000 + ord(c)) for c in map(chr, range(0x3001)) if c.isspace()}
+
+_ENCODE = msgspec.msgpack.Encoder()
+_DECODE = msgspec.msgpack.Decoder(Document)
+
+
+def schema() -> tantivy.Schema:
+    """Return the fields of FORMAT."""
+    builder = tantivy.SchemaBuilder()
+    # Identity: deleted by it, sorted by it where all else is equal. Hexadecimal, because only letters and digits are safe
+    # in the text form that a range over terms needs.
+    builder.add_text_field("id", tokenizer_name="raw", index_option="basic", fast=True)
+    builder.add_text_field("path", tokenizer_name="raw", index_option="basic", fast=True)
+    builder.add_unsigned_field("size", indexed=True, fast=True)
+    builder.add_unsigned_field("mtime", indexed=True, fast=True)
+    # What filters and facets need.
+    builder.add_unsigned_field("workspace", indexed=True, fast=True)
+    builder.add_unsigned_field("root", fast=True)
+    builder.add_text_field("extension", tokenizer_name="raw", index_option="basic", fast=True)
+    builder.add_text_field("ends", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("folder", tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("hidden", indexed=True)
+    # What words and patterns need.
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="position")
+    builder.add_text_field("name_words", tokenizer_name="whitespace", index_option="position")
+    builder.add_text_field("whole", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("name", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("folded", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("threes", tokenizer_name="whitespace", index_option="position")
+    builder.add_unsigned_field("length", indexed=True, fast=True)
+    # What comes back.
+    builder.add_bytes_field("document", stored=True)
+    builder.add_unsigned_field("position", stored=True)
+    builder.add_unsigned_field("revision", fast=True)
+    return builder.build()
+
+
+def identity(root: int, key: str) -> str:
+    """Return the term that names (root, key); such terms sort as (root, key) does, keys by their UTF-8 bytes."""
+    return f"{root:014x}{key.encode().hex()}"
+
+
+def path_term(path: str) -> str:
+    """Return the term of a path; such terms sort as paths do, by their UTF-8 bytes. Never empty."""
+    return f"x{path.encode().hex()}"
+
+
+def spaced(text: str) -> str:
+    """Return folded text with its white space replaced, as names and paths are indexed for patterns."""
+    return text.translate(_SPACES)
+
+
+def threes(padded: str) -> list[str]:
+    """Cut a name between START and END into overlapping pieces of three characters."""
+    return [padded[at : at + 3] for at in range(len(padded) - 2)] or [padded]
+
+
+def to_index(document: Document) -> tantivy.Document:
+    """Return the index's form of a document."""
+    path = document.path
+    name = name_of(path)
+    folded_name, folded_path = fold(name), fold(path)
+    spaced_name = spaced(folded_name)
+    ending = extension(name)
+    found = tantivy.Document()
+    found.add_text("id", identity(document.root, document.key))
+    found.add_text("path", path_term(path))
+    found.add_unsigned("size", document.size)
+    found.add_unsigned("mtime", document.mtime)
+    found.add_unsigned("workspace", document.workspace)
+    found.add_unsigned("root", document.root)
+    found.add_text("extension", ending)
+    found.add_text("ends", ending)
+    if "." in ending:
+        found.add_text("ends", ending.rpartition(".")[2])
+    for folder in folders(path):
+        found.add_text("folder", folder)
+    if is_hidden(path):
+        found.add_unsigned("hidden", 1)
+    found.add_text("words", _searched(path))
+    found.add_text("name_words", _searched(name))
+    found.add_text("whole", folded_name)
+    if ending:
+        found.add_text("whole", folded_name[: -len(ending) - 1])
+    found.add_text("name", spaced_name)
+    found.add_text("folded", spaced(folded_path))
+    found.add_text("threes", " ".join(threes(START + spaced_name + END)))
+    found.add_unsigned("length", len(folded_name))
+    found.add_bytes("document", _ENCODE.encode(document))
+    found.add_unsigned("revision", document.revision)
+    return found
+
+
+def marker(position: int) -> tantivy.Document:
+    """Return the document that remembers the position; it is written with the commit that it belongs to."""
+    found = tantivy.Document()
+    found.add_text("id", MARKER)
+    found.add_unsigned("position", position)
+    return found
+
+
+def from_index(found: tantivy.Document) -> Document:
+    """Give back the document that ``to_index`` took."""
+    return _DECODE.decode(found.get_first("document") or b"")
+
+
+def folders(path: str) -> list[str]:
+    """Return every folder above a file, and the file: ``a/b/c`` lies at a, a/b and a/b/c."""
+    path = path.strip("/")
+    return [path[:at] for at, character in enumerate(path) if character == "/"] + [path]
+
+
+def is_hidden(path: str) -> bool:
+    """Say whether the name or a folder above it begins with a dot."""
+    return path.startswith(".") or "/." in path
+
+
+def _searched(text: str) -> str:
+    """Return the words of ``text``, then each run that holds several words (``rawdata``) apart from all others."""
+    found = runs(text)
+    together = ["".join(run) for run in found if len(run) > 1]
+    return " / ".join([" ".join(part for run in found for part in run), *together])

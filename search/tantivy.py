@@ -1,0 +1,378 @@
+"""The embedded engine: tantivy, in the hub's own process, on its own disk.
+
+Derived and disposable: what cannot be opened is started anew, empty, and filled again from the catalogue. The position is a
+document of its own in the same commit as the changes it speaks of, so that after a crash both are there or neither.
+
+Changes at or below the position are in already and are passed over; of those above it, the newest revision of each file is
+kept in mind until the position has passed it. So replays and changes out of order do no harm, and no write has to look
+into the index first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import tantivy
+
+from protocol.errors import BadCursor, Conflict, Internal
+from search.conditions import IN_PATH, LEVELS, WHOLE, Condition, Conditions, every, ranks, without
+from search.document import Document, Gone
+from search.engine import Asked, FacetKind, Found, Page, Sort, Stats, Tally
+from search.fields import FORMAT, MARKER, from_index, identity, marker, path_term, schema, to_index
+
+_HEAP_BYTES: Final = 64 * 1024 * 1024
+"""What the writer may hold before it writes a segment by itself; not searchable before the commit."""
+_BUCKETS: Final = 20_000
+"""Different values of a facet that are counted exactly; the engine's own limit is 65,000 over all facets."""
+_FACETS: Final = {FacetKind.EXTENSION: "extension", FacetKind.ROOT: "root", FacetKind.WORKSPACE: "workspace"}
+_ORDERS: Final = {
+    Sort.RELEVANCE: ("mtime", tantivy.Order.Desc),
+    Sort.NEWEST: ("mtime", tantivy.Order.Desc),
+    Sort.OLDEST: ("mtime", tantivy.Order.Asc),
+    Sort.LARGEST: ("size", tantivy.Order.Desc),
+    Sort.SMALLEST: ("size", tantivy.Order.Asc),
+    Sort.PATH: ("path", tantivy.Order.Asc),
+}
+_RECENCY: Final = float(2**63)
+
+T = TypeVar("T")
+_Position = tuple[float | int | str, ...]
+
+
+class Tantivy:
+    """``engine.Engine`` over one directory, which belongs to it alone. One process at a time can have it open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._home = folder
+        self._folder = folder / f"tantivy-{FORMAT}"
+        self._index: tantivy.Index | None = None
+        self._writer: tantivy.IndexWriter | None = None
+        self._schema = schema()
+        self._conditions = Conditions(self._schema)
+        self._position = 0
+        self._empty = True
+        self._seen: dict[str, int] = {}
+        self._writing = asyncio.Lock()
+
+    async def open(self) -> None:
+        """See ``Engine.open``; raises Conflict if another process has it open."""
+        await asyncio.to_thread(self._open)
+
+    async def close(self) -> None:
+        """See ``Engine.close``."""
+        async with self._writing:
+            await asyncio.to_thread(self._close)
+
+    async def write(self, changes: Sequence[Document | Gone]) -> None:
+        """See ``Engine.write``. Until ``commit`` the changes are in memory or in segments that nobody reads."""
+        async with self._writing:
+            await asyncio.to_thread(self._write, changes)
+
+    async def commit(self, position: int) -> None:
+        """See ``Engine.commit``.
+
+        Raises Internal if it cannot be written; then everything since the last commit has to be written again.
+        """
+        async with self._writing:
+            await asyncio.to_thread(self._commit, position)
+
+    async def position(self) -> int:
+        """See ``Engine.position``."""
+        return self._position
+
+    async def search(self, asked: Asked) -> Page:
+        """See ``Engine.search``. Raises BadCursor for an ``after`` that this order cannot have, BadQuery for a pattern."""
+        return await asyncio.to_thread(self._search, asked)
+
+    async def count(self, workspaces: AbstractSet[int]) -> int:
+        """See ``Engine.count``."""
+        return await asyncio.to_thread(self._count, workspaces)
+
+    async def clear(self) -> None:
+        """See ``Engine.clear``."""
+        async with self._writing:
+            await asyncio.to_thread(self._clear)
+
+    async def stats(self) -> Stats:
+        """See ``Engine.stats``."""
+        return await asyncio.to_thread(self._stats)
+
+    # -------------------------------------------------------------------------------------------------- its life
+
+    def _open(self) -> None:
+        if self._index is not None:
+            return
+        self._home.mkdir(parents=True, exist_ok=True)
+        for old in self._home.glob("tantivy-*"):
+            if old != self._folder:
+                shutil.rmtree(old, ignore_errors=True)
+        index = _opened(self._try_open)
+        if index is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            index = self._try_open()
+        try:
+            writer = index.writer(_HEAP_BYTES, 1)
+        except ValueError as error:
+            raise Conflict(
+                f"The search index in {self._folder} is in use by another process.",
+                todo="Stop the other hub, or give this one a data directory of its own.",
+            ) from error
+        self._index, self._writer = index, writer
+        self._learn()
+
+    def _try_open(self) -> tantivy.Index:
+        self._folder.mkdir(exist_ok=True)
+        index = tantivy.Index(self._schema, str(self._folder))
+        index.config_reader("manual")
+        index.reload()
+        _marked(index, self._conditions)
+        return index
+
+    def _close(self) -> None:
+        index, writer = self._index, self._writer
+        self._index = self._writer = None
+        if writer is not None:
+            writer.rollback()
+            writer.wait_merging_threads()
+        del index
+
+    def _clear(self) -> None:
+        _, writer = self._parts()
+        writer.delete_all_documents()
+        self._seen.clear()
+        self._write_marker(0)
+
+    def _learn(self) -> None:
+        """Take position and size from the last commit."""
+        index, _ = self._parts()
+        index.reload()
+        self._position = _marked(index, self._conditions)
+        self._empty = index.searcher().num_docs <= 1
+        self._seen = {found: revision for found, revision in self._seen.items() if revision > self._position}
+
+    def _parts(self) -> tuple[tantivy.Index, tantivy.IndexWriter]:
+        if self._index is None or self._writer is None:
+            raise Internal("The search index is not open.")
+        return self._index, self._writer
+
+    # -------------------------------------------------------------------------------------------------- writing
+
+    def _write(self, changes: Sequence[Document | Gone]) -> None:
+        _, writer = self._parts()
+        for change in changes:
+            if change.revision <= self._position:
+                continue
+            term = identity(change.root, change.key)
+            before = self._seen.get(term)
+            if before is not None and before >= change.revision:
+                continue
+            if before is not None or not self._empty:
+                writer.delete_documents_by_term("id", term)
+            self._seen[term] = change.revision
+            if isinstance(change, Document):
+                writer.add_document(to_index(change))
+
+    def _commit(self, position: int) -> None:
+        self._write_marker(max(position, self._position))
+
+    def _write_marker(self, position: int) -> None:
+        _, writer = self._parts()
+        try:
+            writer.delete_documents_by_term("id", MARKER)
+            writer.add_document(marker(position))
+            writer.commit()
+        except (ValueError, OSError) as error:
+            writer.rollback()
+            self._seen.clear()
+            raise Internal(
+                f"The search index in {self._folder} cannot be written: {error}.", todo="Look at the disk's free space."
+            ) from error
+        self._learn()
+
+    # -------------------------------------------------------------------------------------------------- searching
+
+    def _searcher(self) -> tantivy.Searcher:
+        index, _ = self._parts()
+        return index.searcher()
+
+    def _search(self, asked: Asked) -> Page:
+        searcher = self._searcher()
+        readable = self._conditions.ids("workspace", asked.workspaces)
+        fits = every([readable, self._conditions.at(asked.query, IN_PATH)])
+        total, size, facets = _tallied(searcher, fits, asked.facets, asked.facet_size)
+        if asked.sort is not Sort.RELEVANCE:
+            window = self._window(searcher, fits, asked.sort, _after(asked.after, asked.sort), asked.limit)
+            hits = tuple(Found(found, 0.0, (value, found.root, found.key)) for value, found in window)
+        else:
+            hits = self._ranked(searcher, readable, asked)
+        return Page(hits, total, size, facets)
+
+    def _ranked(self, searcher: tantivy.Searcher, readable: Condition, asked: Asked) -> tuple[Found, ...]:
+        """Return one page by relevance: level by level, each newest first."""
+        first, rest = WHOLE, None
+        if asked.after is not None:
+            rest = _after(asked.after[1:], Sort.RELEVANCE)
+            first = int(asked.after[0])
+            if first not in LEVELS or first != asked.after[0]:
+                raise _bad_cursor()
+        hits: list[Found] = []
+        above: Condition | None = None
+        for level in LEVELS if ranks(asked.query) else LEVELS[:1]:
+            here = every([readable, self._conditions.at(asked.query, level)])
+            if level <= first and len(hits) < asked.limit:
+                only = here if above is None else without(here, above)
+                window = self._window(searcher, only, Sort.RELEVANCE, rest if level == first else None, asked.limit - len(hits))
+                hits += [
+                    Found(found, level + found.mtime / _RECENCY, (level, found.mtime, found.root, found.key))
+                    for _, found in window
+                ]
+            above = here
+        return tuple(hits)
+
+    def _window(
+        self, searcher: tantivy.Searcher, fits: Condition, sort: Sort, after: tuple[Any, str] | None, limit: int
+    ) -> list[tuple[Any, Document]]:
+        """Return up to ``limit`` documents behind ``after`` with what they are sorted by, in the one exact order.
+
+        The index sorts by one field only, so where several documents have the value at which a page ends or begins,
+        those are asked for again, sorted by identity.
+        """
+        if limit <= 0:
+            return []
+        found: list[tuple[Any, Document]] = []
+        if after is not None:
+            value, last = after
+            equal = every([fits, self._equal(sort, value), self._behind("id", last)])
+            found += self._by_identity(searcher, equal, value, limit)
+            fits = every([fits, self._beyond(sort, value)])
+        need = limit - len(found)
+        if need == 0:
+            return found
+        field, order = _ORDERS[sort]
+        hits = searcher.search(fits, need, count=False, order_by_field=field, order=order).hits
+        edge = hits[-1][0] if len(hits) == need else None
+        whole = [(value, from_index(searcher.doc(address))) for value, address in hits if value != edge]
+        whole.sort(key=lambda hit: identity(hit[1].root, hit[1].key))
+        whole.sort(key=lambda hit: hit[0], reverse=order == tantivy.Order.Desc)
+        found += [(found.path if field == "path" else value, found) for value, found in whole]
+        if edge is not None:
+            value = edge if field != "path" else bytes.fromhex(edge[1:]).decode()
+            equal = every([fits, self._equal(sort, value)])
+            found += self._by_identity(searcher, equal, value, limit - len(found))
+        return found
+
+    def _by_identity(
+        self, searcher: tantivy.Searcher, equal: Condition, value: float | str, limit: int
+    ) -> list[tuple[Any, Document]]:
+        hits = searcher.search(equal, limit, count=False, order_by_field="id", order=tantivy.Order.Asc).hits
+        return [(value, from_index(searcher.doc(address))) for _, address in hits]
+
+    def _equal(self, sort: Sort, value: Any) -> Condition:
+        field, _ = _ORDERS[sort]
+        return (
+            self._conditions.term(field, path_term(value)) if field == "path" else self._conditions.number(field, value, value)
+        )
+
+    def _beyond(self, sort: Sort, value: Any) -> Condition:
+        field, order = _ORDERS[sort]
+        if field == "path":
+            return self._behind(field, path_term(value))
+        if order == tantivy.Order.Desc:
+            return self._conditions.number(field, None, value - 1) if value > 0 else tantivy.Query.empty_query()
+        return self._conditions.number(field, value + 1, None)
+
+    def _behind(self, field: str, term: str) -> Condition:
+        """Return the condition that a field sorts behind a term. Only the text form can say it; terms are plain (fields)."""
+        index, _ = self._parts()
+        return index.parse_query(f"{field}:{{{term} TO *]", [])
+
+    def _count(self, workspaces: AbstractSet[int]) -> int:
+        return _tallied(self._searcher(), self._conditions.ids("workspace", workspaces), frozenset(), 0)[0]
+
+    def _stats(self) -> Stats:
+        documents = max(self._searcher().num_docs - 1, 0)
+        size = 0
+        for path in self._folder.iterdir():
+            try:
+                size += path.stat().st_size
+            except FileNotFoundError:  # a merge has removed it meanwhile
+                continue
+        return Stats(documents, size, self._position)
+
+
+def _opened(attempt: Callable[[], T]) -> T | None:
+    """Return what ``attempt`` gives, or None where the index it opens is damaged or of another schema."""
+    try:
+        return attempt()
+    except PermissionError:
+        raise
+    except (ValueError, OSError, msgspec.MsgspecError):
+        return None
+    except BaseException as error:
+        # A damaged file can make tantivy panic; its panics are no Exceptions.
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
+def _marked(index: tantivy.Index, conditions: Conditions) -> int:
+    searcher = index.searcher()
+    hits = searcher.search(conditions.term("id", MARKER), 1).hits
+    return int(searcher.doc(hits[0][1]).get_first("position") or 0) if hits else 0
+
+
+def _tallied(
+    searcher: tantivy.Searcher, fits: Condition, facets: AbstractSet[FacetKind], size: int
+) -> tuple[int, int, dict[FacetKind, tuple[Tally, ...]]]:
+    """Count everything that fits. Sums of bytes are exact up to 2**53."""
+    total = {"bytes": {"sum": {"field": "size"}}}
+    wanted: dict[str, Any] = {
+        "files": {"value_count": {"field": "size"}},
+        **total,
+        **{
+            kind.value: {"terms": {"field": _FACETS[kind], "size": _BUCKETS, "segment_size": _BUCKETS}, "aggs": total}
+            for kind in facets
+        },
+    }
+    answer = searcher.aggregate(fits, wanted)
+    tallies = {
+        kind: sorted(
+            (Tally(_value(b["key"]), b["doc_count"], int(b["bytes"]["value"])) for b in answer[kind.value]["buckets"]),
+            key=lambda tally: (-tally.count, tally.value),
+        )
+        for kind in facets
+    }
+    return (
+        int(answer["files"]["value"]),
+        int(answer["bytes"]["value"]),
+        {kind: tuple(found[:size]) for kind, found in tallies.items()},
+    )
+
+
+def _value(key: str | float) -> str:
+    return key if isinstance(key, str) else str(int(key))
+
+
+def _after(after: _Position | None, sort: Sort) -> tuple[Any, str] | None:
+    """Check a position that came back from outside; return the value sorted by and the identity."""
+    if after is None:
+        return None
+    match after:
+        case (value, int(root), str(key)) if root >= 0:
+            right = isinstance(value, str) if sort is Sort.PATH else type(value) is int and 0 <= value < 2**63
+            if right:
+                try:
+                    return value, identity(root, key)
+                except UnicodeEncodeError:
+                    pass
+    raise _bad_cursor()
+
+
+def _bad_cursor() -> BadCursor:
+    return BadCursor("This is no place to continue this search from.", todo="Search again from the first page.")

@@ -1,0 +1,134 @@
+"""Random documents and random queries: every engine answers as the plain evaluator does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from search.document import Document, Gone
+from search.engine import Asked, Engine, FacetKind, Sort
+from search.query import (
+    And,
+    Everything,
+    Extension,
+    Glob,
+    Hidden,
+    Measure,
+    Not,
+    Nothing,
+    Or,
+    Query,
+    Range,
+    Scope,
+    Text,
+    Within,
+    parse,
+)
+from search.words import fold, runs
+
+WORKSPACES = (0, 1, 2**53 - 1)
+PARTS = ("a", "ab", "abc", "scan", "Scan", "rawData", "01", "T1w", "é", "É", "ß", "x y", "HTTPServer", ".hid", "+", "日本")
+NAMES = st.builds(
+    "".join, st.lists(st.sampled_from((*PARTS, ".", "-", "_", ".nii.gz", ".TXT", "\n", "\u2003")), min_size=1, max_size=5)
+)
+PATHS = st.builds("/".join, st.lists(NAMES, min_size=1, max_size=3))
+NUMBERS = st.sampled_from((0, 1, 2, 1000, 2**40, 2**63 - 1))
+DOCUMENTS = st.lists(
+    st.builds(
+        Document,
+        root=st.sampled_from((1, 2**53 - 1)),
+        workspace=st.sampled_from(WORKSPACES),
+        key=st.builds(str.__add__, st.sampled_from(("k/", "", "z")), PATHS),
+        path=PATHS,
+        size=st.integers(0, 3) | st.integers(0, 2**45),
+        mtime=NUMBERS,
+        revision=st.just(0),
+    ),
+    max_size=25,
+)
+
+
+def text_of(value: str, scope: Scope) -> Query:
+    found = runs(value)
+    run = "".join(found[0]) if len(found) == 1 and len(found[0]) > 1 else ""
+    return Text(tuple(p for parts in found for p in parts), run, fold(value), scope)
+
+
+TEXTS = st.builds(text_of, (NAMES | st.sampled_from(PARTS)).filter(runs), st.sampled_from(Scope))
+PATTERNS = st.builds("".join, st.lists(st.sampled_from(("*", "?", *PARTS, ".nii", "-", "/")), min_size=1, max_size=5))
+GLOBS = st.builds(lambda pattern, scope: Glob(fold(pattern), scope), PATTERNS, st.sampled_from(Scope))
+LEAVES: st.SearchStrategy[Query] = (
+    TEXTS
+    | TEXTS
+    | GLOBS
+    | st.builds(Extension, st.sampled_from(("", "gz", "nii.gz", "txt", "01", "nii")))
+    | st.builds(Range, st.sampled_from(Measure), st.none() | NUMBERS, st.none() | NUMBERS)
+    | st.builds(Within, st.frozensets(st.sampled_from(WORKSPACES)), st.just("") | st.sampled_from(PARTS))
+    | st.sampled_from((Everything(), Nothing(), Hidden()))
+)
+QUERIES: st.SearchStrategy[Query] = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(And, st.lists(inner, min_size=2, max_size=3).map(tuple))
+        | st.builds(Or, st.lists(inner, min_size=2, max_size=3).map(tuple))
+    ),
+    max_leaves=6,
+)
+ASKED = st.builds(
+    Asked,
+    query=QUERIES,
+    workspaces=st.frozensets(st.sampled_from(WORKSPACES), min_size=1),
+    sort=st.sampled_from(Sort),
+    limit=st.sampled_from((1, 3, 100)),
+    facets=st.frozensets(st.sampled_from(FacetKind)),
+    facet_size=st.sampled_from((1, 20)),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents=DOCUMENTS, batches=st.integers(1, 3), asked=st.lists(ASKED, min_size=8, max_size=20))
+async def test_engine_and_evaluator_agree(
+    engine: Engine, reference: type[Any], documents: list[Document], batches: int, asked: list[Asked]
+) -> None:
+    await engine.clear()
+    numbered = [
+        Document(d.root, d.workspace, d.key, d.path, d.size, d.mtime, revision) for revision, d in enumerate(documents, 1)
+    ]
+    for at in range(batches):  # several commits, so that there are several segments
+        part = numbered[at::batches]
+        await engine.write(part)
+        await engine.commit(0)
+    await engine.commit(len(numbered))
+    living = {(d.root, d.key): d for d in numbered}
+    plain = reference(living.values())
+    for one in asked:
+        plain.check(one, await engine.search(one))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_any_history_of_writes_replays_and_deletes_ends_at_the_newest_of_each_file(
+    engine: Engine, data: st.DataObject
+) -> None:
+    await engine.clear()
+    newest: dict[str, Document | Gone] = {}
+    history: list[Document | Gone] = []
+    for revision in range(1, data.draw(st.integers(1, 30)) + 1):
+        key = data.draw(st.sampled_from("abc"))
+        change = data.draw(st.sampled_from([Gone(1, key, revision), Document(1, 1, key, f"{key}.txt", revision, 0, revision)]))
+        history.append(change)
+        newest[key] = change
+    position = 0
+    while position < len(history):
+        end = data.draw(st.integers(position + 1, len(history)))
+        batch = history[position:end]
+        await engine.write(data.draw(st.permutations(batch)))
+        if data.draw(st.booleans()):
+            await engine.write(history[:end])
+        await engine.commit(end)
+        position = end
+    page = await engine.search(Asked(parse("", 0), frozenset({1}), sort=Sort.PATH))
+    assert {h.document.key: h.document for h in page.hits} == {k: d for k, d in newest.items() if isinstance(d, Document)}

@@ -1,0 +1,61 @@
+"""``wio mc``: the real mc with workspace names in; everything after it is mc's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from protocol.errors import BadLifetime, OverCeiling
+from wio.cli import here, output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wio.credentials import Keys, Opening
+
+_PANEL: Final = "Files"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command. Options after mc's command are mc's, --help and --json included."""
+    settings = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+    app.command("mc", rich_help_panel=_PANEL, context_settings=settings)(mc)
+
+
+def mc(
+    ctx: typer.Context,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND PATH…", help="mc's command and arguments.", show_default=False)
+    ] = None,
+) -> None:
+    """Run mc's ls, cp, mv, cat, head, rm, diff, tree, mirror, find, stat, du, pipe with workspace paths. See wio mc --help.
+
+    A path is workspace/…, owner/workspace/…, or node:workspace/…. A local file is ./file, ../file, /file, or, for cp, mv,
+    mirror, cat, head and diff, a bare word. Options are mc's own; wio mc cp --help shows them, and --json is mc's, too.
+    """
+    from wio import mc as line  # noqa: PLC0415  - brings cryptography, which help does without
+    from wio import mc_run  # noqa: PLC0415
+
+    given = arguments or []
+    if not given or given[0] in {"-h", "--help"}:
+        output.line(ctx.get_help().rstrip())
+        return
+    if line.wants_help(given):
+        raise typer.Exit(mc_run.run_help(given))
+    with here.session() as session:
+        keys = session.keys
+        code = mc_run.run_mc(given, lambda paths, long: _open(keys, paths, long=long))
+    raise typer.Exit(code)
+
+
+def _open(keys: Keys, paths: Sequence[str], *, long: bool) -> Sequence[Opening]:
+    from wio.credentials import Wish  # noqa: PLC0415  - brings cryptography, which help does without
+    from wio.mc import LONG_LIFE_S  # noqa: PLC0415
+
+    if long:
+        try:
+            return keys.open(paths, Wish(life_s=LONG_LIFE_S))
+        except (BadLifetime, OverCeiling):
+            output.note("A key that lasts for a long copy is not to be had here; using a usual one.")
+    return keys.open(paths)

@@ -1,0 +1,125 @@
+"""How values are written for people and read from them: sizes, times, lives, names that others chose. Pure."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+from protocol.api import NodeState, NodeView
+from protocol.errors import BadLifetime
+from protocol.names import shown
+
+MICROSECONDS: Final = 1_000_000
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LIFE = re.compile(r"(\d{1,9})([smhdw]?)\Z")
+_SIZES: Final = ("K", "M", "G", "T", "P", "E")
+_FRESH_S: Final = 5.0
+
+
+def safe(text: str) -> str:
+    """Return text that others chose, fit for a terminal: control, bidi and invisible characters are written out."""
+    return shown(text, limit=sys.maxsize)[1:-1]
+
+
+def size(count: int) -> str:
+    """Return bytes as ``ls -h`` writes them, in powers of 1,024: ``2.4G``, ``17K``, ``312``."""
+    value = float(count)
+    if value < 1024:  # noqa: PLR2004  - bytes
+        return str(count)
+    for unit in _SIZES:
+        value /= 1024
+        if value < 1023.5 or unit == _SIZES[-1]:  # noqa: PLR2004  - what would round to 1024
+            break
+    return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"  # noqa: PLR2004  - what would round to 10.0
+
+
+def count(number: int, what: str) -> str:
+    """Return ``1 file`` or ``1,204 files``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def life(text: str) -> int:
+    """Read a length of time, ``900``, ``15m``, ``1h``, ``7d``, as seconds; raise BadLifetime for anything else."""
+    match = _LIFE.match(text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise BadLifetime(f"{shown(text)} is not a length of time.", todo="Write it like 900, 15m, 1h or 7d.")
+    return int(match[1]) * _UNITS[match[2] or "s"]
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in at most two units: ``41 ms``, ``4 s``, ``37 min``, ``23 h 59 min``, ``6 d 1 h``."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    whole = int(seconds)
+    if whole < 60:  # noqa: PLR2004  - seconds in a minute
+        return f"{whole} s"
+    for large, small, big_word, small_word in ((86_400, 3600, "d", "h"), (3600, 60, "h", "min")):
+        if whole >= large:
+            rest = whole % large // small
+            return f"{whole // large} {big_word}" + (f" {rest} {small_word}" if rest else "")
+    return f"{whole // 60} min"
+
+
+def moment(microseconds: int, zone: tzinfo | None = None) -> str:
+    """Return a time in this machine's zone, to the minute: ``2024-03-02 14:05``."""
+    return _at(microseconds, zone).strftime("%Y-%m-%d %H:%M")
+
+
+def day(microseconds: int, zone: tzinfo | None = None) -> str:
+    """Return a date: ``2024-03-02``."""
+    return _at(microseconds, zone).strftime("%Y-%m-%d")
+
+
+def clock_time(microseconds: int, zone: tzinfo | None = None) -> str:
+    """Return the time of day to the millisecond: ``10:42:07.318``."""
+    return _at(microseconds, zone).strftime("%H:%M:%S.%f")[:-3]
+
+
+def until(text: str, now: int, zone: tzinfo | None = None) -> int:
+    """Read ``2027-01-01``, ``2027-01-01T14:00`` or a length of time from now; return Unix microseconds after ``now``.
+
+    A date is the beginning of that day in this machine's zone. Raises BadLifetime for what cannot be read or is over.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            return now + life(text) * MICROSECONDS
+        except BadLifetime as error:
+            raise BadLifetime(
+                f"{shown(text)} is not a time.", todo="Write it like 2027-01-01, 2027-01-01T14:00 or 7d."
+            ) from error
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=zone) if zone else at.astimezone()
+    end = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    if end <= now:
+        raise BadLifetime(f"{shown(text)} is over already.", todo="Give a time to come.")
+    return end
+
+
+def view(node: NodeView) -> str:
+    """Say how old an answer's view of one node is: ``lab3 2 s old``, ``nas 14 min old (offline)``."""
+    parts = []
+    if node.state is not NodeState.ONLINE:
+        parts.append(node.state.value)
+    if node.scanning:
+        parts.append("scanning")
+    if node.pending_rows:
+        parts.append(f"{count(node.pending_rows, 'change')} to come")
+    age = "of unknown age" if node.age_s is None else f"{span(max(node.age_s, 0.0))} old"
+    return f"{safe(node.node)} {age}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def stale(node: NodeView) -> bool:
+    """Say whether a view is worth a remark: the node is away, behind, or being scanned."""
+    return node.state is not NodeState.ONLINE or node.scanning or node.age_s is None or node.age_s > _FRESH_S
+
+
+def _at(microseconds: int, zone: tzinfo | None) -> datetime:
+    try:
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+        return at.astimezone(zone)
+    except (OverflowError, ValueError):  # a time no calendar has
+        return datetime.max.replace(tzinfo=UTC)

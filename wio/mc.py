@@ -1,0 +1,303 @@
+"""``wio mc``, the decisions: a command line with workspace names becomes one or more of mc's own. No I/O.
+
+``read`` takes the words apart, the caller asks where the paths lie, ``plan`` writes mc's command lines; ``mc_run`` starts
+them. Keys go to mc in ``MC_HOST_<alias>`` variables of its environment, nowhere else: no argument list, no file.
+
+What counts as a path of a workspace is decided by form alone, never by what lies in the current directory, so a script does
+the same everywhere: ``/x``, ``./x``, ``../x``, ``~/x`` and ``-`` are local; a word with a slash or a colon is a workspace
+path; a bare word is local for the commands that copy or read local files, else a workspace.
+
+mc's own traps, as tried with mc of 2025-03 and closed here:
+- several sources that are not all on one node (or not all local): mc looks the others up where the first one is. Refused.
+- ``--recursive`` with a folder that has no final slash also takes ``sub2`` for ``sub``. Refused for what writes or deletes.
+- ``head`` ends with an error of its own after printing: that one line and exit code are taken back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+from urllib.parse import urlsplit
+
+from protocol.errors import BadInput, BadName, Internal, UnknownPath
+from protocol.names import shown
+from wio.credentials import Opening
+
+LONG_LIFE_S: Final = 43_200
+"""What is asked for before copying: mc cannot change keys on the way. A node's usual longest life."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one mc command reads its arguments and what it prints."""
+
+    local: bool = False
+    """Its arguments may be local files."""
+    target: bool = False
+    """The last argument is written to."""
+    together: bool = False
+    """All arguments belong to one run; else there is one run per node."""
+    changes: bool = False
+    """With --recursive it changes or copies what lies below."""
+    raw: bool = False
+    """It prints content, which is never touched."""
+    progress: bool = False
+    """It draws a progress bar on a terminal."""
+
+
+COMMANDS: Final[Mapping[str, Shape]] = {
+    "ls": Shape(),
+    "tree": Shape(),
+    "find": Shape(),
+    "stat": Shape(),
+    "du": Shape(),
+    "cat": Shape(local=True, raw=True),
+    "head": Shape(local=True, raw=True),
+    "diff": Shape(local=True, together=True),
+    "cp": Shape(local=True, target=True, together=True, changes=True, progress=True),
+    "mv": Shape(local=True, target=True, together=True, changes=True, progress=True),
+    "mirror": Shape(local=True, target=True, together=True, progress=True),
+    "rm": Shape(changes=True),
+    "pipe": Shape(raw=True),
+}
+
+_WITH_VALUE: Final = frozenset(
+    """attr C checksum config-dir custom-header d depth enc-c enc-kms enc-s3 exclude exclude-bucket exclude-storageclass exec H
+    ignore larger legal-hold limit-download limit-upload lines maxdepth metadata monitoring-address n name newer-than offset
+    older-than part-number path print regex region resolve retention-duration retention-mode rewind sc smaller storage-class
+    tail tags version-id vid""".split()  # noqa: SIM905  - 48 quoted words on 48 lines read worse
+)
+"""Options of these commands that take a value as their next word."""
+_RECURSIVE: Final = frozenset({"r", "recursive"})
+_LOCAL_STARTS: Final = ("/", "./", "../", "~/", ".\\", "..\\")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_NODE = re.compile(r"([a-z0-9._-]+):(.*)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One argument that is no option. ``path``: of a workspace, ``node`` being the one written before it, if any."""
+
+    text: str
+    path: bool
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line of ``wio mc``, read."""
+
+    command: str
+    options: tuple[str, ...]
+    words: tuple[Word, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """How its command works."""
+        return COMMANDS[self.command]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The workspace paths in it, in order, each once."""
+        return tuple(dict.fromkeys(word.text for word in self.words if word.path))
+
+    @property
+    def recursive(self) -> bool:
+        """Whether it goes into folders."""
+        return any(option.lstrip("-") in _RECURSIVE for option in self.options)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of mc: its arguments, ``environment`` to add (secret), and what to write in its output instead of what."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    names: tuple[tuple[bytes, bytes], ...]
+    shape: Shape
+
+    def __repr__(self) -> str:
+        return f"Run({' '.join(self.arguments)})"
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def read(arguments: Sequence[str]) -> Line:
+    """Read what stands after ``wio mc``; raise BadInput for a command or form that cannot be translated."""
+    options: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            rest += left
+            break
+        if word == "-" or not word.startswith("-"):
+            rest.append(word)
+            continue
+        options.append(word)
+        if word.lstrip("-") in _WITH_VALUE and left:
+            options.append(left.pop(0))
+    if not rest or rest[0] not in COMMANDS:
+        what = f"wio mc does not know {shown(rest[0])}." if rest else "wio mc needs a command."
+        raise BadInput(what, todo=f"These work: {', '.join(sorted(COMMANDS))}. For anything else: wio creds.")
+    command, shape = rest[0], COMMANDS[rest[0]]
+    line = Line(command, tuple(options), tuple(_word(text, local=shape.local) for text in rest[1:]))
+    _check(line)
+    return line
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Say whether mc's own help is asked for."""
+    return any(word in {"-h", "--help"} for word in arguments)
+
+
+def _word(text: str, *, local: bool) -> Word:
+    if local and (text in {"-", ".", ".."} or text.startswith(_LOCAL_STARTS) or _DRIVE.match(text)):
+        return Word(text, path=False)
+    if local and "/" not in text and ":" not in text:
+        return Word(f"./{text}" if text.startswith("-") else text, path=False)
+    match = _NODE.match(text)
+    return Word(match[2], path=True, node=match[1]) if match and "/" not in match[1] else Word(text, path=True)
+
+
+def _check(line: Line) -> None:
+    if "--stdin" in line.options:
+        raise BadInput("wio mc does not translate names that come on standard input.", todo="Give the paths as arguments.")
+    if not line.words:
+        raise BadInput(f"wio mc {line.command} needs a path.", todo="wio ls shows your workspaces.")
+    if not line.paths:
+        raise BadInput(
+            f"None of the arguments of wio mc {line.command} is a path of a workspace.",
+            todo=f"Write a workspace with a slash: {line.words[-1].text.removeprefix('./')}/",
+        )
+    for path in line.paths:
+        if not path:
+            raise BadName("A path begins with a workspace.", todo="wio ls shows your workspaces.")
+        if any(part in {"", ".", ".."} for part in path.rstrip("/").split("/")):
+            raise BadName(f"{shown(path)} holds an empty, . or .. part, which mc would read as another place.")
+
+
+def _no_slash(command: str, path: str) -> BadInput:
+    return BadInput(
+        f"mc {command} --recursive of {shown(path)} would take everything whose name begins like that.",
+        todo=f"For the folder alone write {path}/ with a slash; for one file leave --recursive out.",
+    )
+
+
+def _sources(line: Line) -> tuple[Word, ...]:
+    return line.words[:-1] if line.shape.target and len(line.words) > 1 else line.words
+
+
+# ------------------------------------------------------------------------------------------------------ planning
+
+
+def plan(line: Line, opened: Mapping[str, Opening]) -> tuple[Run, ...]:
+    """Return the runs of mc that do what ``line`` says, given where its paths lie.
+
+    Raises BadInput for sources of several nodes, UnknownPath for a path that is not on the node named before it.
+    """
+    for word in line.words:
+        if word.node and opened[word.text].place.node != word.node:
+            raise UnknownPath(f"{shown(word.text)} is on node {opened[word.text].place.node}, not on {shown(word.node)}.")
+    if line.shape.changes and line.recursive:
+        for word in _sources(line):
+            if word.path and not word.text.endswith("/") and opened[word.text].place.inside:
+                raise _no_slash(line.command, word.text)
+    if line.shape.together:
+        _one_place(line, opened)
+        groups = [list(line.words)]
+    else:
+        groups = [list(group) for _, group in groupby(line.words, key=lambda word: _node(word, opened))]
+    return tuple(_run(line, words, opened) for words in groups)
+
+
+def _one_place(line: Line, opened: Mapping[str, Opening]) -> None:
+    nodes = list(dict.fromkeys(_node(word, opened) for word in _sources(line)))
+    if line.shape.target and len(nodes) > 1:
+        names = " and ".join(f"on {node}" if node else "here" for node in nodes)
+        raise BadInput(
+            f"These sources lie {names}, and mc would look them all up in one place.",
+            todo=f"Use one wio mc {line.command} for each place.",
+        )
+
+
+def _node(word: Word, opened: Mapping[str, Opening]) -> str:
+    return opened[word.text].place.node if word.path else ""
+
+
+def _run(line: Line, words: Sequence[Word], opened: Mapping[str, Opening]) -> Run:
+    openings = [opened[word.text] for word in words if word.path]
+    aliases = _aliases(openings)
+    environment = {f"MC_HOST_{aliases[opening.key.node]}": host(opening) for opening in openings}
+    translated = [_translated(opened[word.text], aliases) if word.path else word.text for word in words]
+    names: dict[bytes, bytes] = {}
+    for opening in openings:
+        names |= _names(opening, aliases[opening.key.node], plain=line.command == "du")
+    longest_first = tuple(sorted(names.items(), key=lambda pair: -len(pair[0])))
+    return Run((line.command, *line.options, *translated), environment, longest_first, line.shape)
+
+
+def host(opening: Opening) -> str:
+    """Return the value of MC_HOST_<alias>. mc takes the secret as it is (4-storage): ``/ + @`` work, ``:`` cannot."""
+    key, parts = opening.key, urlsplit(opening.key.endpoint)
+    if ":" in key.access_key + key.secret_key + key.session_token:
+        raise Internal(
+            "This key holds a colon, which mc cannot take.", todo="Run the command again with a new key: wio logout."
+        )
+    return f"{parts.scheme}://{key.access_key}:{key.secret_key}:{key.session_token}@{parts.netloc}"
+
+
+def _aliases(openings: Iterable[Opening]) -> dict[str, str]:
+    """Return a name mc allows for each node: letters, digits and -; never one that a person has given to mc themselves."""
+    aliases: dict[str, str] = {}
+    for node in dict.fromkeys(opening.key.node for opening in openings):
+        alias = "wio-" + re.sub(r"[^A-Za-z0-9]", "-", node)
+        aliases[node] = f"{alias}-{len(aliases)}" if alias in aliases.values() else alias
+    return aliases
+
+
+def _translated(opening: Opening, aliases: Mapping[str, str]) -> str:
+    place = opening.place
+    key = place.key or place.prefix
+    # A whole workspace always ends in a slash: without it mc would take scans2 for scans.
+    if place.key + "/" == place.prefix:
+        key = place.prefix
+    return f"{aliases[place.node]}/{place.bucket}/{key}"
+
+
+def _names(opening: Opening, alias: str, *, plain: bool) -> dict[bytes, bytes]:
+    place = opening.place
+    inside, name = f"{place.bucket}/{place.prefix}", f"{place.workspace}/"
+    found = {f"{alias}/{inside}": name, f"{opening.key.endpoint}/{inside}": name}
+    if plain:  # du prints bucket/folder, without a final slash
+        found |= {f"\t{inside}".rstrip("/"): f"\t{name}".rstrip("/"), f'"{inside}'.rstrip("/"): f'"{name}'.rstrip("/")}
+    found |= {_as_json(text): shown_as for text, shown_as in found.items()}
+    return {text.encode("utf-8", "surrogateescape"): shown_as.encode() for text, shown_as in found.items()}
+
+
+def _as_json(text: str) -> str:
+    """Return text as Go writes it inside a JSON string, apart from quotes."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# ------------------------------------------------------------------------------------------------------ output
+
+
+def renamed(line: bytes, names: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return one line of mc's output with workspace names instead of positions on the server."""
+    for position, name in names:
+        line = line.replace(position, name)
+    return line
+
+
+def harmless(line: bytes) -> bytes:
+    """Return one line for a terminal: what a file's name smuggled in (mc prints it raw) is written out instead."""
+    body = line.rstrip(b"\r\n")
+    text = body.decode("utf-8", "replace")
+    safe = "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+    return safe.encode() + line[len(body) :]
