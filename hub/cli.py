@@ -11,9 +11,8 @@ import getpass
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any, Final, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, NoReturn, Optional, TypeVar
 
-import click
 import msgspec
 import typer
 
@@ -21,6 +20,7 @@ from hub import upkeep
 from hub.serve import begin_log
 from hub.serve import serve as serve_until_told
 from hub.settings import Registration, Settings, misspelt, read_settings, tell_settings
+from protocol.api import NewAccount
 from protocol.errors import BadInput, WioError
 
 T = TypeVar("T")
@@ -34,9 +34,6 @@ app.add_typer(user, name="user")
 Data = Annotated[Optional[str], typer.Option("--data", help="The data directory; WIO_DATA.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
-_WRONG_USE: Final = 2
-_INTERRUPTED: Final = 130
-
 
 @app.command()
 def serve(
@@ -48,18 +45,15 @@ def serve(
     """Run the hub until it is told to stop."""
     settings = _settings(data=data, host=host, port=port)
 
-    def ready(listening: Settings) -> None:
+    def ready(listening: Settings, nobody: bool) -> None:
         url = listening.address(listening.port)
         where = f"[{listening.host}]" if ":" in listening.host else listening.host
         told = _Listening(f"http://{where}:{listening.port}", url, str(listening.data))
         _answer(told, f"wio-hub listens on {told.listening}; people and agents use {url}. Data: {told.data}", as_json=as_json)
+        if nobody:
+            _note(_begin(listening))
 
-    async def until_told() -> None:
-        if await upkeep.people(settings) == 0:
-            _note(_begin(settings))
-        await serve_until_told(settings, ready=ready)
-
-    _run(until_told())
+    _run(serve_until_told(settings, ready=ready))
 
 
 @app.command()
@@ -99,7 +93,8 @@ def user_create(
 ) -> None:
     """Make an account, also where registration is closed. Asks for the password."""
     settings = _settings(data=data)
-    person = _run(upkeep.create_user(settings, email, username, _password(from_stdin=password_stdin), admin=admin))
+    password = _password(from_stdin=password_stdin)
+    person = _run(upkeep.create_user(settings, NewAccount(email, username, password), admin=admin))
     text = (
         f"{person.username} has an account{' and is an administrator' if admin else ''}. They sign in with: wio login {email}"
     )
@@ -131,16 +126,11 @@ def doctor(
 def main() -> NoReturn:
     """Run the command line; every error of ``protocol.errors`` ends as a sentence and an exit code."""
     try:
-        code = app(standalone_mode=False) or 0
+        app()
     except WioError as error:
         _note(f"wio-hub: {error}", *([error.todo] if error.todo else []))
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = _WRONG_USE
-    except (KeyboardInterrupt, click.Abort):
-        code = _INTERRUPTED
-    sys.exit(code)
+        sys.exit(error.exit_code)
+    sys.exit(0)
 
 
 class _Listening(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from litestar import Litestar
 
 from hub.app import SystemChance, SystemClock, create_app
 from hub.settings import LogForm, Settings
-from protocol.errors import BadSetting, Conflict
+from protocol.errors import BadSetting, Conflict, WioError
 from protocol.messages import MAX_FRAME
 from protocol.names import shown
 
@@ -56,8 +56,9 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-async def serve(settings: Settings, *, ready: Callable[[Settings], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ``ready`` is called once, with the settings and the port in use, when it listens.
+async def serve(settings: Settings, *, ready: Callable[[Settings, bool], None]) -> None:
+    """Serve until SIGINT or SIGTERM. ``ready`` is called once, when it listens, with the settings and the port in use, and
+    whether nobody has an account yet.
 
     Raises any error of ``protocol.errors`` that keeps the hub from starting.
     """
@@ -66,9 +67,17 @@ async def serve(settings: Settings, *, ready: Callable[[Settings], None]) -> Non
         settings = msgspec.structs.replace(settings, port=bound.getsockname()[1])
         app = create_app(settings, clock=SystemClock(), chance=SystemChance())
         async with app.lifespan():
-            await _Server(server_config(app), lambda: ready(settings)).serve(sockets=[bound])
+            await _Server(server_config(app), lambda: ready(settings, app.state.nobody)).serve(sockets=[bound])
+    except BaseExceptionGroup as group:  # the framework's own task group wraps what its lifespan raises
+        raise _first(group) from group
     finally:
         bound.close()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    told = group.subgroup(WioError) or group
+    first = told.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def server_config(app: Litestar) -> uvicorn.Config:

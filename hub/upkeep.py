@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import httpx
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
 
-from hub.app import SystemChance, SystemClock, make_accounts, make_indexing, secret_keys
-from hub.db.database import Database
+from hub.app import SystemChance, SystemClock, Wiring, database_trouble, open_database, open_engine, secret_keys
 from hub.db.migrate import current, newest, upgrade
-from hub.home import SECRET_FILE, held, hold, make_home
+from hub.home import held, hold, make_home
 from hub.services.health import OK, HubHealth
 from hub.services.hub_key import open_hub_key
+from hub.services.indexing import Indexing
 from hub.settings import Settings
 from protocol.api import Health, NewAccount, Person
-from protocol.errors import Unreachable, WioError
+from protocol.errors import BadSetting, Unreachable, WioError
 from protocol.identity import fingerprint, public_bytes
 from search.tantivy import Tantivy
 
@@ -58,9 +56,7 @@ class Finding(msgspec.Struct, frozen=True):
 async def init(settings: Settings) -> Ready:
     """Make whatever is not there yet; changes nothing that is. Raises BadSetting, DiskFull or Unreachable."""
     make_home(settings.data)
-    async with _database(settings) as database:
-        key = await open_hub_key(database, secret_keys(settings, SystemChance()), SystemChance())
-    return Ready(str(settings.data), fingerprint(public_bytes(key)))
+    return Ready(str(settings.data), await _fingerprint(settings))
 
 
 async def migrate(settings: Settings) -> Moved:
@@ -75,37 +71,76 @@ async def migrate(settings: Settings) -> Moved:
 async def create_user(settings: Settings, asked: NewAccount, *, admin: bool) -> Person:
     """Make an account, whatever WIO_REGISTRATION says. May be done while the hub runs."""
     make_home(settings.data)
-    async with _database(settings) as database:
-        return await make_accounts(settings, database, SystemClock(), SystemChance()).create(asked, _HERE, admin=admin)
+    async with open_database(settings) as database:
+        keys = secret_keys(settings, SystemChance())
+        hub_key = await open_hub_key(database, keys, SystemChance())
+        engine = Tantivy(settings.index)  # not opened: a hub that runs has it
+        wiring = Wiring(settings, database, engine, keys, hub_key, clock=SystemClock(), chance=SystemChance())
+        user = await wiring.accounts.create(asked, admin=admin, address=_HERE)
+    return Person(user.id, user.username, user.email, user.admin, user.created_at)
 
 
 async def reindex(settings: Settings) -> Reindexed:
     """Empty the search index and fill it again from the catalogue. Raises Conflict while a hub runs."""
     make_home(settings.data)
     with hold(settings.data):
-        engine = Tantivy(settings.index)
-        async with _database(settings) as database:
-            await engine.open()
-            try:
-                await engine.clear()
-                indexing = make_indexing(database, engine)
-                while await indexing.step():
-                    pass
-                stats = await engine.stats()
-            finally:
-                await engine.close()
+        async with open_database(settings) as database, open_engine(settings) as engine:
+            await engine.clear()
+            indexing = Indexing(database=database, engine=engine)
+            while await indexing.step():
+                pass
+            stats = await engine.stats()
     return Reindexed(stats.documents, stats.position)
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Look at everything the hub stands on; never raises for what is wrong with it."""
-    if held(settings.data) if settings.data.exists() else False:
+    """Look at everything the hub stands on; never raises for what is wrong with it. Asks the hub itself where one runs."""
+    if settings.data.is_dir() and held(settings.data):
         return await ask_running(settings)
-    findings = [await _look("data directory", _home(settings))]
-    if findings[0].ok:
-        findings += [await _look("database", _layout(settings)), await _look("hub key", _key(settings))]
-        findings += [await _look("index", _index(settings))]
+    looks: dict[str, Callable[[Settings], Awaitable[str]]] = {
+        "data directory": _home,
+        "database": _layout,
+        "hub key": _fingerprint,
+        "index and disk": _parts,
+    }
+    findings: list[Finding] = []
+    for what, look in looks.items():
+        try:
+            findings.append(Finding(what, ok=True, says=await look(settings)))
+        except WioError as error:
+            findings.append(Finding(what, ok=False, says=f"{error} {error.todo}".strip()))
+            break  # each stands on the one before
     return findings
+
+
+async def _home(settings: Settings) -> str:
+    if not settings.data.is_dir():
+        raise BadSetting(f"{settings.data} is not there yet.", todo="Make it: wio-hub init.")
+    make_home(settings.data)
+    return str(settings.data)
+
+
+async def _layout(settings: Settings) -> str:
+    with database_trouble():
+        found = await current(settings.database_url)
+    if found != newest():
+        raise BadSetting(f"It is at {found or 'nothing'}, and this version needs {newest()}.", todo="Run: wio-hub migrate.")
+    return f"at {found}"
+
+
+async def _fingerprint(settings: Settings) -> str:
+    async with open_database(settings) as database:
+        key = await open_hub_key(database, secret_keys(settings, SystemChance()), SystemChance())
+    return fingerprint(public_bytes(key))
+
+
+async def _parts(settings: Settings) -> str:
+    with hold(settings.data):
+        async with open_database(settings) as database, open_engine(settings) as engine:
+            health = await HubHealth(database=database, engine=engine, data=settings.data).check()
+    if not health.ok:
+        raise Unreachable("; ".join(f"{part}: {word}" for part, word in health.parts.items() if word != OK) + ".")
+    return OK
 
 
 async def ask_running(settings: Settings) -> list[Finding]:

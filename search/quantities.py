@@ -150,7 +150,7 @@ def _calendar(year: int | None, month: int | None, day: int | None) -> tuple[int
     """Return the span of a year, a month or a day; None for a year out of bounds, ValueError for no such day."""
     if year is None or not _FIRST_YEAR <= year <= _LAST_YEAR:
         return None
-    begin = dt.date(year, month or 1, day or 1)
+    begin = dt.date(year, 1 if month is None else month, 1 if day is None else day)
     if day is not None:
         end = begin + dt.timedelta(days=1)
     elif month is not None and month < _DECEMBER:

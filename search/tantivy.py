@@ -144,6 +144,7 @@ class Tantivy:
 
     def _clear(self) -> None:
         _, writer = self._parts()
+        writer.rollback()  # deleting all does not reach what was never committed
         writer.delete_all_documents()
         self._seen.clear()
         self._write_marker(0)

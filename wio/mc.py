@@ -65,10 +65,11 @@ COMMANDS: Final[Mapping[str, Shape]] = {
 }
 
 _WITH_VALUE: Final = frozenset(
-    """attr C checksum config-dir custom-header d depth enc-c enc-kms enc-s3 exclude exclude-bucket exclude-storageclass exec H
-    ignore larger legal-hold limit-download limit-upload lines maxdepth metadata monitoring-address n name newer-than offset
-    older-than part-number path print regex region resolve retention-duration retention-mode rewind sc smaller storage-class
-    tail tags version-id vid""".split()  # noqa: SIM905  - 48 quoted words on 48 lines read worse
+    """attr C checksum concurrent config-dir custom-header d depth enc-c enc-kms enc-s3 exclude
+    exclude-bucket exclude-storageclass exec H ignore larger legal-hold limit-download limit-upload
+    lines maxdepth metadata monitoring-address n name newer-than offset older-than part-number
+    part-size path print regex region resolve retention-duration retention-mode rewind sc smaller
+    storage-class tail tags version-id vid""".split()  # noqa: SIM905  - as a list it takes 50 lines
 )
 """Options of these commands that take a value as their next word."""
 _RECURSIVE: Final = frozenset({"r", "recursive"})
@@ -171,9 +172,10 @@ def _check(line: Line) -> None:
     if not line.words:
         raise BadInput(f"wio mc {line.command} needs a path.", todo="wio ls shows your workspaces.")
     if not line.paths:
+        bare = next((word.text for word in line.words if "/" not in word.text and word.text.strip("-.")), "scans")
         raise BadInput(
             f"None of the arguments of wio mc {line.command} is a path of a workspace.",
-            todo=f"Write a workspace with a slash: {line.words[-1].text.removeprefix('./')}/",
+            todo=f"Write a workspace with a slash: {bare}/",
         )
     for path in line.paths:
         if not path:
@@ -253,11 +255,11 @@ def host(opening: Opening) -> str:
 
 
 def _aliases(openings: Iterable[Opening]) -> dict[str, str]:
-    """Return a name mc allows for each node: letters, digits and -; never one that a person has given to mc themselves."""
+    """Return a name for each node that mc takes for an alias, and a shell in between for the end of a variable's name."""
     aliases: dict[str, str] = {}
     for node in dict.fromkeys(opening.key.node for opening in openings):
-        alias = "wio-" + re.sub(r"[^A-Za-z0-9]", "-", node)
-        aliases[node] = f"{alias}-{len(aliases)}" if alias in aliases.values() else alias
+        alias = "wio_" + re.sub(r"[^A-Za-z0-9]", "_", node)
+        aliases[node] = f"{alias}_{len(aliases)}" if alias in aliases.values() else alias
     return aliases
 
 

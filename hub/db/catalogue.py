@@ -7,6 +7,8 @@ Whoever changes entries takes revisions first (``Database.take_revisions``). Tha
 an entry and a workspace that are made at the same moment always find each other.
 """
 
+# ruff: noqa: S608 - every name in this SQL is written in this file; values are always parameters
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,7 +85,7 @@ async def stored(connection: AsyncConnection, addresses: Sequence[Address]) -> d
         "SELECT e.root_id, e.key, e.workspace_id, e.size, e.mtime, e.etag, e.actor_id, e.revision, e.gone, e.generation "
         f"FROM {_table(connection, 'a', 'bigint', 'text')} {_cross(connection)} entries e ON e.root_id = a.c0 AND e.key = a.c1"
     )
-    found = await connection.exec_driver_sql(sql, _lists(connection, addresses, 2))
+    found = await _fetch(connection, sql, _lists(connection, addresses, 2))
     return {(row[0], row[1]): Entry(*row) for row in found}
 
 
@@ -96,7 +98,7 @@ async def store(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     types = ("bigint", "text", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "boolean", "bigint")
     values = ", ".join(f"a.c{at}" for at in range(len(types)))
     sql = (
-        f"INSERT INTO entries ({names}) SELECT {values} FROM {_table(connection, 'a', *types)} WHERE true "  # noqa: S608 - names from this file
+        f"INSERT INTO entries ({names}) SELECT {values} FROM {_table(connection, 'a', *types)} WHERE true "
         f"ON CONFLICT (root_id, key) DO UPDATE SET {news}"
     )
     await connection.exec_driver_sql(sql, _lists(connection, entries, len(types)))
@@ -105,10 +107,10 @@ async def store(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
 async def homes(connection: AsyncConnection, addresses: Iterable[Address]) -> dict[Address, int]:
     """Return the workspaces that lie at these prefixes."""
     sql = (
-        f"SELECT w.root_id, w.prefix, w.id FROM {_table(connection, 'a', 'bigint', 'text')} "  # noqa: S608 - names from this file
+        f"SELECT w.root_id, w.prefix, w.id FROM {_table(connection, 'a', 'bigint', 'text')} "
         f"{_cross(connection)} workspaces w ON w.root_id = a.c0 AND w.prefix = a.c1"
     )
-    found = await connection.exec_driver_sql(sql, _lists(connection, list(addresses), 2))
+    found = await _fetch(connection, sql, _lists(connection, list(addresses), 2))
     return {(root, prefix): workspace for root, prefix, workspace in found}
 
 
@@ -132,15 +134,11 @@ async def assign(connection: AsyncConnection, root_id: RootId, prefix: str, work
     await Database.take_revisions(connection, 0)
     low, high = prefix, after_folder(prefix)
     where = "root_id = $1 AND key >= $2 AND key < $3 AND workspace_id <> $4"
-    before = list(
-        await connection.exec_driver_sql(
-            _marks(
-                connection,
-                "SELECT workspace_id, count(*), coalesce(sum(CASE WHEN gone THEN 0 ELSE 1 END), 0), "
-                f"coalesce(sum(CASE WHEN gone THEN 0 ELSE size END), 0) FROM entries WHERE {where} GROUP BY workspace_id",  # noqa: S608 - fixed text
-            ),
-            (root_id, low, high, workspace_id),
-        )
+    before = await _fetch(
+        connection,
+        "SELECT workspace_id, count(*), sum(CASE WHEN gone THEN 0 ELSE 1 END), sum(CASE WHEN gone THEN 0 ELSE size END) "
+        f"FROM entries WHERE {where} GROUP BY workspace_id",
+        (root_id, low, high, workspace_id),
     )
     rows = sum(int(row[1]) for row in before)
     if not rows:
@@ -149,7 +147,7 @@ async def assign(connection: AsyncConnection, root_id: RootId, prefix: str, work
     await connection.exec_driver_sql(
         _marks(
             connection,
-            "UPDATE entries SET workspace_id = $4, revision = $5 + n.at FROM "  # noqa: S608 - fixed text
+            "UPDATE entries SET workspace_id = $4, revision = $5 + n.at FROM "
             f"(SELECT id, row_number() OVER (ORDER BY key) - 1 AS at FROM entries WHERE {where}) AS n WHERE entries.id = n.id",
         ),
         (root_id, low, high, workspace_id, first),
@@ -165,13 +163,8 @@ async def assign(connection: AsyncConnection, root_id: RootId, prefix: str, work
 
 async def unconfirmed(connection: AsyncConnection, root_id: int, generation: int) -> list[Entry]:
     """Return the live entries of a root that the journal has not spoken of since before this generation."""
-    found = await connection.exec_driver_sql(
-        _marks(
-            connection,
-            f"SELECT {', '.join(Entry._fields)} FROM entries WHERE root_id = $1 AND generation < $2 AND NOT gone",  # noqa: S608 - fixed text
-        ),
-        (root_id, generation),
-    )
+    sql = f"SELECT {', '.join(Entry._fields)} FROM entries WHERE root_id = $1 AND generation < $2 AND NOT gone"
+    found = await _fetch(connection, sql, (root_id, generation))
     return [Entry(*row) for row in found]
 
 
@@ -184,15 +177,12 @@ async def purge(connection: AsyncConnection, root_id: int, revision: int) -> Non
 
 async def pending(connection: AsyncConnection, after: int, limit: int) -> list[Pending]:
     """Return what the search index has not seen, in revision order."""
-    found = await connection.exec_driver_sql(
-        _marks(
-            connection,
-            "SELECT e.root_id, e.key, e.workspace_id, e.size, e.mtime, e.revision, e.gone, w.prefix "
-            "FROM entries e LEFT JOIN workspaces w ON w.id = e.workspace_id "
-            "WHERE e.revision > $1 ORDER BY e.revision LIMIT $2",
-        ),
-        (after, limit),
+    sql = (
+        "SELECT e.root_id, e.key, e.workspace_id, e.size, e.mtime, e.revision, e.gone, w.prefix "
+        "FROM entries e LEFT JOIN workspaces w ON w.id = e.workspace_id "
+        "WHERE e.revision > $1 ORDER BY e.revision LIMIT $2"
     )
+    found = await _fetch(connection, sql, (after, limit))
     return [Pending(*row) for row in found]
 
 
@@ -221,14 +211,14 @@ async def level(connection: AsyncConnection, workspace_id: int, prefix: str, sta
         f"CASE WHEN {position}({rest}, '/') > 0 "
         f"THEN $5 || substr({rest}, 1, {position}({rest}, '/') - 1) || '0' ELSE l.key || {char}(1) END"
     )
-    following = "SELECT e.key FROM entries e WHERE e.workspace_id = $1 AND NOT e.gone AND e.key >= {} AND e.key < $3 ORDER BY e.key LIMIT 1"
+    following = "SELECT e.key FROM entries e WHERE e.workspace_id = $1 AND NOT e.gone AND e.key < $3 AND e.key >="
     sql = (
-        f"WITH RECURSIVE l (key, n) AS (SELECT ({following.format('$2')}), 1 UNION ALL "
-        f"SELECT ({following.format(f'({behind})')}), l.n + 1 FROM l WHERE l.key IS NOT NULL AND l.n < $6) "
+        f"WITH RECURSIVE l (key, n) AS (SELECT ({following} $2 ORDER BY e.key LIMIT 1), 1 UNION ALL "
+        f"SELECT ({following} ({behind}) ORDER BY e.key LIMIT 1), l.n + 1 FROM l WHERE l.key IS NOT NULL AND l.n < $6) "
         "SELECT l.key, e.size, e.mtime, e.etag FROM l JOIN entries e ON e.workspace_id = $1 AND e.key = l.key ORDER BY l.key"
     )
     arguments = (workspace_id, start, after_folder(prefix), len(prefix) + 1, prefix, limit)
-    found = list(await connection.exec_driver_sql(_marks(connection, sql), arguments))
+    found = await _fetch(connection, sql, arguments)
     folders = {key: prefix + key[len(prefix) :].partition("/")[0] + "/" for key, *_ in found if "/" in key[len(prefix) :]}
     inside = await _inside(connection, workspace_id, list(folders.values()))
     lines = []
@@ -251,7 +241,7 @@ async def _inside(connection: AsyncConnection, workspace_id: int, folders: list[
         f"FROM {_table(connection, 'a', 'bigint', 'text', 'text')} {_cross(connection)} entries e "
         "ON e.workspace_id = a.c0 AND e.key >= a.c1 AND e.key < a.c2 AND NOT e.gone GROUP BY a.c1"
     )
-    found = await connection.exec_driver_sql(sql, _lists(connection, spans, 3))
+    found = await _fetch(connection, sql, _lists(connection, spans, 3))
     return {folder: (int(count), int(size), int(newest)) for folder, count, size, newest in found}
 
 
@@ -266,7 +256,7 @@ def _table(connection: AsyncConnection, name: str, *types: str) -> str:
     """Return SQL for a table with columns c0, c1 … that is passed in as a value (see ``_lists``)."""
     if _sqlite(connection):
         columns = ", ".join(f"value ->> {at} AS c{at}" for at in range(len(types)))
-        return f"(SELECT {columns} FROM json_each(?)) AS {name}"  # noqa: S608 - names from this file
+        return f"(SELECT {columns} FROM json_each(?)) AS {name}"
     arrays = ", ".join(f"${at + 1}::{kind}[]" for at, kind in enumerate(types))
     return f"unnest({arrays}) AS {name} ({', '.join(f'c{at}' for at in range(len(types)))})"
 
@@ -280,6 +270,10 @@ def _lists(connection: AsyncConnection, rows: Sequence[Sequence[Any]], width: in
 def _cross(connection: AsyncConnection) -> str:
     """Return how to join a passed-in table: SQLite then keeps the order written, and looks each row up in the index."""
     return "CROSS JOIN" if _sqlite(connection) else "JOIN"
+
+
+async def _fetch(connection: AsyncConnection, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+    return list(await connection.exec_driver_sql(_marks(connection, sql), arguments))
 
 
 def _marks(connection: AsyncConnection, sql: str) -> str:

@@ -43,6 +43,7 @@ class SetBrief(msgspec.Struct, frozen=True):
     lease_end: int
     stale: bool
     applied_epoch: int
+    refused: str | None
     keys_until: int
     name: str | None
 

@@ -101,7 +101,10 @@ def _where(node: int, permission: Any, expires: Any) -> Select[Any]:
 
 
 async def _read(connection: AsyncConnection, query: Select[Any]) -> list[Given]:
-    return [Given(row[0], Layout(row[1]), row[2], row[3], row[4], Permission(row[5]), row[6]) for row in await connection.execute(query)]
+    return [
+        Given(row[0], Layout(row[1]), row[2], row[3], row[4], Permission(row[5]), row[6])
+        for row in await connection.execute(query)
+    ]
 
 
 async def given_to(connection: AsyncConnection, node: int, kind: SubjectKind, subject: int) -> list[Given]:

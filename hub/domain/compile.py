@@ -42,14 +42,13 @@ class OpenRoot(msgspec.Struct, frozen=True):
     prefix: str
 
 
-def place_of(opening: Opening, dropper: str | None) -> Place:
-    """Return where the subject gets in.
+def entrance(place: Place, permission: Permission, dropper: str | None) -> Place:
+    """Return where somebody with this permission gets into a workspace that lies at ``place``.
 
-    Somebody who may only drop gets a folder of their own below the workspace, because writing a key that is there
-    overwrites it (4-storage): droppers never touch what others dropped.
+    Who may only drop gets a folder of their own below the workspace, because writing a key that is there overwrites it
+    (4-storage): droppers never touch what others dropped.
     """
-    place = locate(opening.layout, opening.bucket, opening.root_prefix, opening.prefix)
-    if opening.permission is Permission.DROP and dropper is not None:
+    if permission is Permission.DROP and dropper is not None:
         return Place(place.bucket, check_prefix(f"{place.key}{dropper}/"))
     return place
 
@@ -67,7 +66,8 @@ def compile_grants(
     for opening in openings:
         if opening.expires_at is not None and opening.expires_at <= now:
             continue
-        place = place_of(opening, dropper)
+        whole_of_it = locate(opening.layout, opening.bucket, opening.root_prefix, opening.prefix)
+        place = entrance(whole_of_it, opening.permission, dropper)
         expires = None if opening.expires_at is None else opening.expires_at // _MICROSECOND
         grant = Grant(opening.workspace, place.bucket, place.key, opening.permission, expires)
         if not any(_covers(root, grant) for root in whole):

@@ -52,9 +52,12 @@ def choose_layout(
     return Laid(layout)
 
 
-def names_warning(kind: RootKind, layout: Layout, isolates_names: Finding) -> str | None:
-    """Return what the owner of a root should know about visible names; None where they are safe."""
-    if kind.public or layout is Layout.BUCKET or isolates_names is Finding.YES:
+def names_warning(kind: RootKind, layout: Layout, prefix: str, isolates_names: Finding) -> str | None:
+    """Return what the owner of a root should know about visible names; None where they are safe.
+
+    A public root of a whole bucket shows no more than it means to; one of a part of it shows the names of the rest.
+    """
+    if layout is Layout.BUCKET or isolates_names is Finding.YES or (kind.public and not prefix):
         return None
     return f"{_names_show(isolates_names)}; their contents stay closed."
 

@@ -33,7 +33,7 @@ from protocol.errors import (
 from protocol.identity import JoinString, fingerprint, new_key, public_bytes, to_text
 from protocol.messages import Enrolment as Enrolling
 from protocol.messages import EpochState, Health, Report
-from protocol.names import NodeId, check_name, shown
+from protocol.names import NodeId, UserId, check_name, shown
 from protocol.session import Proved
 
 _MICROSECOND: Final = 1_000_000
@@ -228,7 +228,7 @@ class Enrolment:
                 if invitation.expires_at <= now:
                     raise BadJoinString("That join string has expired.", todo=_AGAIN)
                 raise JoinStringUsed("That join string was used by another node just now.", todo=_AGAIN)
-            who = msgspec.structs.replace(HUB, address=address)
+            who = Actor(UserId(invitation.owner_id), "", admin=False, address=address)
             key = fingerprint(node_key)
             await self._audit.record(connection, who, "node.join", name, node=node, key=key, storage=enrolment.wishes.storage)
             return Admitted(NodeId(node), name, ())

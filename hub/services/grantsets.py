@@ -90,8 +90,7 @@ class Prepared(msgspec.Struct, frozen=True):
     epoch: int
     signed: SignedGrantSet | None
     receipt: Receipt | None
-    workspace: int | None
-    keys_until: int
+    workspace: int | None = None
     left_out: str | None = None
 
 
@@ -128,26 +127,54 @@ class GrantSets:
     # -------------------------------------------------------------------------------------------------- preparing
 
     async def prepare(
-        self, connection: AsyncConnection, node: At, subject: Subject, *, workspace: int | None = None
-    ) -> Prepared:
-        """Compile a subject's set inside the transaction that changes what it is made of; hold its turn meanwhile.
+        self,
+        connection: AsyncConnection,
+        node: At,
+        *subjects: Subject,
+        workspace: int | None = None,
+        with_receipt: bool = False,
+    ) -> list[Prepared]:
+        """Compile the subjects' sets inside the transaction that changes what they are made of; hold their turns meanwhile.
 
-        With a ``workspace`` there will be a receipt. Raises BadInput where there would be too many grants.
+        To be called last in the transaction: it takes locks in the order that all transactions share. ``workspace`` is the
+        one that it is about: where a node refuses that very one, nothing is carried out. Raises BadInput where there would
+        be too many grants.
         """
+        ordered = sorted(subjects, key=lambda one: (one.kind, one.id))
+        prepared = [
+            await self._prepare(connection, node, one, workspace=workspace, with_receipt=with_receipt) for one in ordered
+        ]
+        await standings.changed(connection)
+        return prepared
+
+    async def _prepare(
+        self, connection: AsyncConnection, node: At, subject: Subject, *, workspace: int | None, with_receipt: bool
+    ) -> Prepared:
         now = self._clock.now()
         row = await grant_sets.claim(connection, node.id, subject)
-        await standings.changed(connection)
         compiled = await self._compile(connection, node.id, subject, now)
+        signed, epoch, exposure = None, row.epoch, None
         if not living(row, now):
             await grant_sets.mark_stale(connection, node.id, subject)
-            receipt = await self._receipt(connection, node, subject, row.epoch, workspace=workspace, now=now, silent=True)
-            return Prepared(node, subject, row.epoch, None, receipt, workspace, row.keys_until)
-        exposure = None
-        if row.epoch > 0 and takes_away(_grants_in(row.body), compiled):
-            exposure = max(0, -(-(row.keys_until - now) // _MICROSECOND))
-        signed, epoch = await self._sign(connection, row, subject, compiled, now)
-        receipt = await self._receipt(connection, node, subject, epoch, workspace=workspace, now=now, exposure=exposure)
-        return Prepared(node, subject, epoch, signed, receipt, workspace, row.keys_until)
+        else:
+            if row.epoch > 0 and takes_away(_grants_in(row.body), compiled):
+                exposure = max(0, -(-(row.keys_until - now) // _MICROSECOND))
+            signed, epoch = await self._sign(connection, row, subject, compiled, now)
+        receipt = None
+        if with_receipt and workspace is not None:
+            receipt = Receipt(
+                id=f"{self._chance.new_id():x}",
+                node=node.name,
+                subject=subject,
+                epoch=epoch,
+                state=ReceiptState.PENDING if signed else ReceiptState.ENFORCED,
+                asked_at=now,
+                enforced_at=None if signed else now,
+                exposure_s=exposure,
+                reason="" if signed else _nobody(node, subject),
+            )
+            await grant_sets.add_receipt(connection, node.id, workspace, receipt)
+        return Prepared(node, subject, epoch, signed, receipt, workspace)
 
     async def _compile(
         self, connection: AsyncConnection, node: int, subject: Subject, now: int, without: frozenset[int] = frozenset()
@@ -204,34 +231,6 @@ class GrantSets:
             lease_end=lease_end,
         )
         return signed, epoch
-
-    async def _receipt(
-        self,
-        connection: AsyncConnection,
-        node: At,
-        subject: Subject,
-        epoch: int,
-        *,
-        workspace: int | None,
-        now: int,
-        silent: bool = False,
-        exposure: int | None = None,
-    ) -> Receipt | None:
-        if workspace is None:
-            return None
-        receipt = Receipt(
-            id=f"{self._chance.new_id():x}",
-            node=node.name,
-            subject=subject,
-            epoch=epoch,
-            state=ReceiptState.ENFORCED if silent else ReceiptState.PENDING,
-            asked_at=now,
-            enforced_at=now if silent else None,
-            exposure_s=exposure,
-            reason=_nobody(node, subject) if silent else "",
-        )
-        await grant_sets.add_receipt(connection, node.id, workspace, receipt)
-        return receipt
 
     # -------------------------------------------------------------------------------------------------- delivering
 
@@ -344,9 +343,9 @@ class GrantSets:
             if row.stale or row.epoch == 0 or floor >= row.epoch or not fresh(row.lease_end, now):
                 compiled = await self._compile(connection, node.id, subject, now)
                 signed, epoch = await self._sign(connection, row, subject, compiled, now, floor=floor)
-                return Prepared(node, subject, epoch, signed, None, None, row.keys_until)
+                return Prepared(node, subject, epoch, signed, None)
         signed_before = SignedGrantSet(row.body, row.signature) if again or row.applied_epoch < row.epoch else None
-        return Prepared(node, subject, row.epoch, signed_before, None, None, row.keys_until)
+        return Prepared(node, subject, row.epoch, signed_before, None)
 
 
 def fresh(lease_end: int, now: int) -> bool:
@@ -381,8 +380,9 @@ def _enforced(receipt: Receipt, outcome: Applied) -> Receipt:
 
 
 def _nobody(node: At, subject: Subject) -> str:
-    who = subject.name if subject.kind is SubjectKind.PERSON else "Nobody yet"
-    return f"{who} holds {'no' if subject.kind is SubjectKind.PERSON else 'a'} key on {node.name}: it counts for the next one."
+    if subject.kind is SubjectKind.PERSON:
+        return f"{subject.name} holds no key on {node.name}; the next one will be made with this."
+    return f"Nobody has asked for a key on {node.name} yet; the first one will be made with this."
 
 
 def _told(prepared: Prepared, outcome: Outcome | None) -> Receipt:

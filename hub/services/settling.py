@@ -112,7 +112,8 @@ class Settling:
         async with self._sets.turns(node.id, subject):
             async with self._database.write() as connection:
                 prepared = await self._sets.prepare(connection, node, subject)
-            await self._sets.transmit(prepared)
+            for one in prepared:
+                await self._sets.transmit(one)
 
     async def _bring(self, node: At, task: _Task) -> None:
         async with self._sets.turns(node.id, task.subject):
@@ -137,7 +138,7 @@ class Settling:
         outcome = Applied(self._clock.now(), 0, ())
         async with self._database.write() as connection:
             for task in tasks:
-                prepared = Prepared(node, task.subject, task.epoch, None, None, None, 0)
+                prepared = Prepared(node, task.subject, task.epoch, None, None)
                 await self._sets.applied(connection, prepared, outcome)
 
     @staticmethod

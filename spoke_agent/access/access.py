@@ -95,6 +95,7 @@ class Access:
         self._minting = Minting(storage, self._principals, self._applying, settings, state.secrets())
         self._unsettled: tuple[Problem, ...] = ()
         self._ceiling_problem = ""
+        self._notices: dict[str, str] = {}
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -198,9 +199,9 @@ class Access:
         ends = [self._principals.allowed(one).until for one in self._principals if one.holder is not None]
         return min([LOOK_S, *(max(end - now, 0) for end in ends if end is not None)])
 
-    async def verify_once(self) -> Swept:
+    async def verify_once(self, *, orphans: bool = True) -> Swept:
         """Compare what the server actually allows with what it is meant to, and repair it: see ``Applying.verify_once``."""
-        return await self._sweep(self._applying.verify_once())
+        return await self._sweep(self._applying.verify_once(orphans=orphans))
 
     @property
     def changed(self) -> asyncio.Event:
@@ -293,10 +294,16 @@ class Access:
         """The owner's limits."""
         return self._principals.ceiling
 
+    def notice(self, part: str, sentence: str | None) -> None:
+        """Let a part of the agent that is not well say so among the warnings; None: it is well again."""
+        self._notices.pop(part, None)
+        if sentence is not None:
+            self._notices[part] = sentence
+
     @property
     def warnings(self) -> Sequence[str]:
         """What the owner and the hub should know, one sentence each."""
-        said = [self._ceiling_problem] if self._ceiling_problem else []
+        said = [*self._notices.values(), *([self._ceiling_problem] if self._ceiling_problem else [])]
         said += [f"Not enforced yet: {problem.message}" for problem in self._unsettled]
         cut = sum(bool(self._principals.allowed(one).refusals) for one in self._principals)
         if cut:

@@ -51,8 +51,8 @@ class Swept(msgspec.Struct, frozen=True):
 
     changed: int = 0
     problems: tuple[Problem, ...] = ()
-    orphans: int = 0
-    """Holders of this node that nobody remembers, removed."""
+    orphans: tuple[str, ...] = ()
+    """What was there of holders that nobody remembers, and was removed: a sentence each."""
     differed: int = 0
     """Holders whose access on the server was not what it was meant to be."""
 
@@ -65,6 +65,7 @@ class Applying:
         self._principals = principals
         self._receipts = receipts
         self._chance = chance
+        self._making = asyncio.Lock()
         self._probe_lock = asyncio.Lock()
         self._probe_ready = False
         self.changed = asyncio.Event()
@@ -176,15 +177,16 @@ class Applying:
         Its name is written down first. Where making it fails the name is never used again.
         """
         principals = self._principals
-        holder = new_holder(principal, self._storage.name_holder, self._chance)
-        await principals.give_holder(principal, holder)
-        shared = tuple(holders_of(principals.shared_of(principal))) if principal.is_person else ()
-        try:
-            await self._storage.create(holder, grants, shared)
-        except WioError:
-            await principals.retire_holder(principal)
-            await _quietly(self._storage.remove(holder))
-            raise
+        holder = new_holder(HolderKind.PERSON if principal.is_person else HolderKind.SHARED, self._chance)
+        async with self._making:
+            await principals.give_holder(principal, holder)
+            shared = tuple(holders_of(principals.shared_of(principal))) if principal.is_person else ()
+            try:
+                await self._storage.create(holder, grants, shared)
+            except WioError:
+                await principals.retire_holder(principal)
+                await _quietly(self._storage.remove(holder))
+                raise
         principal.enforced = principal.opened = grants
         principal.made, principal.attached = True, shared
         if principal.is_person:
@@ -232,25 +234,20 @@ class Applying:
                 self.caught_up.set()
             return changed
 
-    async def verify_once(self) -> Swept:
+    async def verify_once(self, *, orphans: bool = True) -> Swept:
         """Compare what the server actually allows with what it is meant to, and repair it.
 
-        Holders of this node that nobody remembers are removed: a lost state directory or a server restored from its
-        backup revives nothing.
+        ``orphans``: also remove holders of this node that nobody remembers (costs 150 ms): a lost state directory or a
+        server restored from its backup revives nothing.
         """
-        known = self._principals.active_holders()
-        orphans = [holder for holder in await self._storage.holders() if holder.name not in known]
-        removed = await self._sweep(orphans, self._remove)
         shared = await self._sweep([one for one in self._principals if not one.is_person], self._verify_one)
         persons = await self._sweep(self._principals.persons(), self._verify_one)
-        problems = (*removed.problems, *shared.problems, *persons.problems)
+        problems = (*shared.problems, *persons.problems)
+        async with self._making:  # a holder made just now would look like an orphan
+            removed = await self._storage.remove_orphans(self._principals.active_holders()) if orphans else []
         caught_up = await self.agree_all()
         differed = shared.changed + persons.changed
-        return Swept(caught_up.changed + differed, (*problems, *caught_up.problems), removed.changed, differed)
-
-    async def _remove(self, holder: Holder) -> bool:
-        await self._storage.remove(holder)
-        return True
+        return Swept(caught_up.changed + differed, (*problems, *caught_up.problems), tuple(removed), differed)
 
     async def _verify_one(self, principal: Principal) -> bool:
         principals = self._principals
@@ -309,9 +306,10 @@ class Applying:
                 return known
             if known is not None:
                 await self._principals.retire(known)
-            holder = self._storage.name_holder(HolderKind.PERSON, self._chance(16))
-            await self._principals.give_probe(holder)
-            await self._storage.create(holder, (), self._all_shared())
+            holder = new_holder(HolderKind.PERSON, self._chance)
+            async with self._making:
+                await self._principals.give_probe(holder)
+                await self._storage.create(holder, (), self._all_shared())
             self._probe_ready = True
             return holder
 

@@ -200,9 +200,9 @@ class Principals:
         record = self._holders.get(holder)
         return record.subject[1] if record is not None and record.subject[0] == SubjectKind.PERSON.value else 0
 
-    def active_holders(self) -> set[str]:
-        """Return the names of all holders that are to be on the server."""
-        return {name for name, record in self._holders.items() if not record.retired}
+    def active_holders(self) -> list[Holder]:
+        """Return all holders that are to be on the server."""
+        return [record.holder for record in self._holders.values() if not record.retired]
 
     # -------------------------------------------------------------------------------------------------- what
 
@@ -321,9 +321,9 @@ class Principals:
         await self.records.keep_fact("evicted", 1)
 
 
-def new_holder(principal: Principal, name: Callable[[HolderKind, bytes], Holder], chance: Chance) -> Holder:
-    """Name the holder a subject gets: 128 random bits."""
-    return name(HolderKind.PERSON if principal.is_person else HolderKind.SHARED, chance(16))
+def new_holder(kind: HolderKind, chance: Chance) -> Holder:
+    """Name a new holder: 128 random bits, so that no name ever comes twice."""
+    return Holder(kind, chance(16).hex())
 
 
 def holders_of(shared: Iterable[Principal]) -> list[Holder]:

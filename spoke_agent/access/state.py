@@ -5,6 +5,7 @@
     ceiling.toml    the owner's file; only ever written once, when joining
     grants.sqlite   grant sets, holders, keys that are out (``principals``)
     index.sqlite    snapshot and journal (``spoke_agent.index``)
+    probe.json      what the storage server can do, as last tried
     paused          there while the owner has everybody cut off
     agent.lock      held by the process that uses the directory
     control.sock    where that process listens to its owner
@@ -26,12 +27,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from protocol.errors import AlreadyJoined, BadMessage, BadSetting, DiskFull, NotFound
 from protocol.identity import fingerprint, from_text, new_key, public_bytes, public_key, to_text
 from spoke_agent.access.ceiling import TEMPLATE
+from spoke_agent.storage.node import ServerFacts
 
 KEY_BYTES: Final = 32
 
 _FILES: Final = (
     "control.sock",
     "paused",
+    "probe.json",
     "grants.sqlite",
     "grants.sqlite-wal",
     "grants.sqlite-shm",
@@ -72,6 +75,8 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Text
     access_key: Text
     public_endpoints: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, max_length=8)]
+    label: Text
+    """What this node's things on the server are named after (``spoke_agent.storage.placing``); never changes."""
     region: Text = "us-east-1"
 
 
@@ -235,6 +240,24 @@ class StateDirectory:
         self._sync_directory()
 
     # -------------------------------------------------------------------------------------------------- files
+
+    def facts(self) -> ServerFacts | None:
+        """Return what the last probe found; None where it is not known."""
+        try:
+            return msgspec.json.decode((self.path / "probe.json").read_bytes(), type=ServerFacts)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def keep_facts(self, facts: ServerFacts) -> None:
+        """Write down what a probe found, so that the next start need not wait for one."""
+        self.write("probe.json", msgspec.json.encode(facts))
+
+    def claim(self, name: str) -> None:
+        """Make a file, for its owner alone, unless it is there: before somebody else makes it with other rights."""
+        try:
+            os.close(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise _explained(error, self.path / name) from error
 
     def write(self, name: str, body: bytes) -> None:
         """Replace a file as a whole, for good. Raises DiskFull or BadSetting; then the old one is as it was."""

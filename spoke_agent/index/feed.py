@@ -7,7 +7,8 @@ A hint is never believed: it says where to look. Hints gather in a bounded set t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
@@ -92,27 +93,33 @@ class Feed:
         marks = [mark for mark in self.dirty.take_keys(KEYS_AT_ONCE) if self._is_ours(mark.root)]
         if not marks:
             return False
+        left = {root: [mark for mark in marks if mark.root == root] for root in dict.fromkeys(mark.root for mark in marks)}
         self._looking = len(marks)
         try:
             await self._ledger.room()
-            for root in dict.fromkeys(mark.root for mark in marks):
-                await self._look(root, [mark for mark in marks if mark.root == root])
+            for root in list(left):
+                await self._look(root, left.pop(root))
         finally:
             self._looking = 0
+            for mark in itertools.chain.from_iterable(left.values()):
+                self.mark(mark)
         return True
 
-    async def _look(self, root: int, marks: list[Mark]) -> None:
+    async def _look(self, root: int, marks: Sequence[Mark]) -> None:
         again = marks
         try:
-            again = await self._scanner.confirm(self._ledger.config(root), marks, self._who)
+            confirmed = await self._scanner.confirm(self._ledger.config(root), marks, self._who)
+            again = confirmed.again
+            if confirmed.problem is not None:
+                raise confirmed.problem
         except (RootMissing, UnknownRoot):
             # A scan says so to everybody, and repairs everything once the root is back.
-            again = []
+            again = ()
             self._schedule.request(root)
         except StorageRefused as error:
             if error.retry:
                 raise
-            again = []
+            again = ()
             self._schedule.request(root, after_s=REFUSED_DELAY_S)
         finally:
             for mark in again:

@@ -20,7 +20,7 @@ from spoke_agent.index import journal, snapshot
 from spoke_agent.index.database import Database
 from spoke_agent.index.journal import Agreement, Batch, Head
 from spoke_agent.index.looks import Look, Looks
-from spoke_agent.index.snapshot import Known
+from spoke_agent.index.snapshot import Known, Totals
 from spoke_agent.index.spans import Span
 from spoke_agent.storage.node import Entry
 
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 JOURNAL_ROWS: Final = 200_000
 """Rows the hub has not acknowledged, at most: some 30 MB. Beyond that looking waits, and what may have changed is marked."""
+KNOWN_AT_ONCE: Final = 20_000
+"""Known objects compared with a page at once: a folder of millions that is gone must not be in memory as a whole."""
 BATCH_BYTES: Final = 800_000
 """Bytes of rows in one batch, so that the frame stays under protocol.messages.MAX_FRAME."""
 
@@ -56,6 +58,8 @@ class Listed(msgspec.Struct, frozen=True):
 
     missing: tuple[str, ...]
     doubtful: tuple[str, ...]
+    stopped: str | None = None
+    """Where more was known than is looked through at once: the last key that was. The rest of the page is still to come."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -238,7 +242,8 @@ class Ledger:
         """Take in one page of a listing: ``entries`` is all there is in ``part``.
 
         Nothing is deleted: keys that are known but not listed come back as ``missing``. Where there are none, the scan
-        takes this ``step`` in the same transaction; else ``advance`` takes it, later. Raises Superseded.
+        takes this ``step`` in the same transaction; else ``advance`` takes it, later. Where it ``stopped`` early, it takes
+        none. Raises Superseded.
         """
         keys, spans = look.overtaken()
         self.looks.accept_span(look, part)
@@ -246,14 +251,16 @@ class Ledger:
         def work(connection: sqlite3.Connection) -> Listed:
             if journal.head(connection).generation != generation:
                 raise Superseded
-            known = snapshot.known_between(connection, look.root, part)
-            counted, listed = entries, _judge(known, entries, keys, spans)
+            known = snapshot.known_between(connection, look.root, part, KNOWN_AT_ONCE)
+            stopped = max(known) if len(known) == KNOWN_AT_ONCE else None
+            here = entries if stopped is None else [entry for entry in entries if entry.key <= stopped]
+            listed = _judge(known, here, keys, spans)
             if listed.doubtful or keys or spans:
-                counted = [entry for entry in entries if entry.key not in keys and not _in_any(spans, entry.key)]
-            _change(connection, look.root, known, counted)
-            if step is not None and not listed.missing:
+                here = [entry for entry in here if entry.key not in keys and not _in_any(spans, entry.key)]
+            _change(connection, look.root, known, here)
+            if step is not None and not listed.missing and stopped is None:
                 _advance(connection, look.root, step)
-            return listed
+            return Listed(listed.missing, listed.doubtful, stopped)
 
         return await self._run(work)
 
@@ -337,9 +344,26 @@ class Ledger:
         """Count the objects known below a prefix, at most ``limit``."""
         return await self._run(lambda connection: snapshot.count_below(connection, root, prefix, limit))
 
-    async def known(self, root: int, span: Span) -> dict[str, Known]:
-        """Return what is known of a span, for comparing with storage."""
-        return await self._run(lambda connection: snapshot.known_between(connection, root, span))
+    async def known(self, root: int, span: Span, *, limit: int = -1) -> dict[str, Known]:
+        """Return what is known of a span, in order; the first ``limit`` of it, where that is not negative."""
+        return await self._run(lambda connection: snapshot.known_between(connection, root, span, limit))
+
+    async def known_at(self, root: int, key: str) -> Known | None:
+        """Return what is known of one key."""
+        return (await self._run(lambda connection: snapshot.known_at(connection, root, [key]))).get(key)
+
+    async def recount(self, root: int) -> tuple[Totals, Totals, int]:
+        """Return a root's totals as they are kept, the same worked out again from every row, and the journal's position.
+
+        One pass in one transaction, some 3 s per million objects, in which nothing else is written.
+        """
+
+        def work(connection: sqlite3.Connection) -> tuple[Totals, Totals, int]:
+            kept, recounted = snapshot.totals(connection, root), snapshot.recount(connection, root)
+            return kept, recounted, journal.head(connection).sequence
+
+        self.config(root)
+        return await self._run(work)
 
     # -------------------------------------------------------------------------------------------------- the hub
 

@@ -21,6 +21,7 @@ from protocol.messages import Progress, RootConfig, ScanState
 from spoke_agent.index.dirty import Mark
 from spoke_agent.index.entries import mended
 from spoke_agent.index.ledger import Ledger, Seen, Standing, Step, is_indexed, problem_of
+from spoke_agent.index.looks import Look
 from spoke_agent.index.pace import Pace
 from spoke_agent.index.spans import Span, check_page, split
 from spoke_agent.storage.node import Entry, StorageNode
@@ -35,6 +36,13 @@ FIRST_DELAY_S: Final = 0.2
 REPORT_EVERY_US: Final = 250_000
 EMPTY_PAGES: Final = 1_000
 """Pages without one key, in a row, after which a listing is taken to be endless."""
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """What became of looks at single keys: which of them must be made again, and the first error among them."""
+
+    again: tuple[Mark, ...]
+    problem: WioError | None
 
 
 class Scanner:
@@ -104,10 +112,10 @@ class Scanner:
             )
         return identity
 
-    async def confirm(self, config: RootConfig, marks: Sequence[Mark], who: Callable[[str], int] = lambda _: 0) -> list[Mark]:
-        """Look at single keys and take in what is found; return the marks that must be looked at again.
+    async def confirm(self, config: RootConfig, marks: Sequence[Mark], who: Callable[[str], int] = lambda _: 0) -> Confirmed:
+        """Look at single keys and take in what is found, also where some of the looks failed.
 
-        Raises what the first look that failed raised, after taking in the others; then ``marks`` have all to be made again.
+        Raises what taking it in raised (RootMissing, DiskFull …); then none of it was.
         """
         slots = asyncio.Semaphore(LOOKS_AT_ONCE)
         looks = [self._ledger.looks.at_key(mark.root, mark.key) for mark in marks]
@@ -122,18 +130,18 @@ class Scanner:
 
         try:
             found = await asyncio.gather(*(at(index) for index in range(len(marks))), return_exceptions=True)
+            for one in found:
+                if isinstance(one, BaseException) and not isinstance(one, WioError):
+                    raise one
             seen = [one for one in found if isinstance(one, Seen)]
             if any(one.entry is None for one in seen):
                 await self.same_root(config)
-            again = await self._ledger.accept_looks(seen)
-            for one in found:
-                if isinstance(one, BaseException):
-                    raise one
+            overtaken = {one.key for one in await self._ledger.accept_looks(seen)}
         finally:
             for look in looks:
                 self._ledger.looks.end(look)
-        overtaken = {one.key for one in again}
-        return [mark for mark in marks if mark.key in overtaken]
+        again = [mark for mark, one in zip(marks, found, strict=True) if isinstance(one, WioError) or mark.key in overtaken]
+        return Confirmed(tuple(again), next((one for one in found if isinstance(one, WioError)), None))
 
     # -------------------------------------------------------------------------------------------------- walking
 
@@ -186,13 +194,7 @@ class Scanner:
                     part = span if ended else span.until(entries[-1].key)
                     size = sum(entry.size for entry in entries)
                     step = None if name is None else Step(name, None if ended else part.high, len(entries), size)
-                    listed = await self._ledger.accept_page(look, walk.generation, part, entries, step=step)
-                    for key in listed.doubtful:
-                        self._doubt(Mark(walk.config.root, key, hinted=False))
-                    if listed.missing:
-                        await self._delete(walk, listed.missing)
-                        if step is not None:
-                            await self._ledger.advance(walk.config.root, walk.generation, step)
+                    await self._take_in(walk, look, part, entries, step)
                     walk.objects += len(entries)
                     walk.bytes += size
                     self._tell(walk)
@@ -205,10 +207,28 @@ class Scanner:
         finally:
             self._ledger.looks.end(look)
 
+    async def _take_in(self, walk: _Walk, look: Look, part: Span, entries: Sequence[Entry], step: Step | None) -> None:
+        """Take in all there is in ``part``, in pieces where more is known of it than is listed, then take the scan's step."""
+        while True:
+            listed = await self._ledger.accept_page(look, walk.generation, part, entries, step=step)
+            for key in listed.doubtful:
+                self._doubt(Mark(walk.config.root, key, hinted=False))
+            if listed.missing:
+                await self._delete(walk, listed.missing)
+            if listed.stopped is None:
+                break
+            part = part.after(listed.stopped)
+            entries = [entry for entry in entries if entry.key > listed.stopped]
+        if listed.missing and step is not None:
+            await self._ledger.advance(walk.config.root, walk.generation, step)
+
     async def _delete(self, walk: _Walk, keys: Sequence[str]) -> None:
         for start in range(0, len(keys), 1000):
             marks = [Mark(walk.config.root, key, hinted=False) for key in keys[start : start + 1000]]
-            for mark in await self.confirm(walk.config, marks):
+            confirmed = await self.confirm(walk.config, marks)
+            if confirmed.problem is not None:
+                raise confirmed.problem
+            for mark in confirmed.again:
                 self._doubt(mark)
 
     async def _pages(self, config: RootConfig, span: Span) -> AsyncGenerator[list[Entry], None]:

@@ -41,15 +41,15 @@ class Difference(msgspec.Struct, frozen=True):
     totals: Totals
 
 
-def known_between(connection: sqlite3.Connection, root: int, span: Span) -> dict[str, Known]:
-    """Return what is known of a span of a root."""
+def known_between(connection: sqlite3.Connection, root: int, span: Span, limit: int = -1) -> dict[str, Known]:
+    """Return what is known of a span of a root, in order; the first ``limit`` of it, where that is not negative."""
     # Every key lies below U+10FFFF repeated: no key is longer than 1,024 bytes, 256 of these.
     high = span.prefix + _TOP if span.high is None else span.high
     found = connection.execute(
-        "SELECT key, size, mtime, etag FROM object WHERE root = ? AND key > ? AND key >= ? AND key <= ?",
-        (root, span.low, span.prefix, high),
+        "SELECT key, size, mtime, etag FROM object WHERE root = ? AND key > ? AND key >= ? AND key <= ? ORDER BY key LIMIT ?",
+        (root, span.low, span.prefix, min(high, span.prefix + _TOP), limit),
     )
-    return {key: (size, mtime, etag) for key, size, mtime, etag in found if key.startswith(span.prefix)}
+    return {key: (size, mtime, etag) for key, size, mtime, etag in found}
 
 
 def known_at(connection: sqlite3.Connection, root: int, keys: Sequence[str]) -> dict[str, Known]:

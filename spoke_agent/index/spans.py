@@ -65,11 +65,8 @@ def _shared_folder(low: str, high: str | None) -> str:
     return low[: low.rfind("/", 0, shared) + 1]
 
 
-def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
-    """Return the entries of a page that lie in the span. Raises StorageRefused for one that is not in order.
-
-    A key that S3 could not hold (too long, not text) is left out, what a row cannot say is mended (``entries``).
-    """
+def in_order(span: Span, page: Sequence[Entry]) -> str:
+    """Return the last key of a page that goes on behind ``span.low``. Raises StorageRefused if it is not in order."""
     last = span.low
     for entry in page:
         if entry.key <= last:
@@ -78,6 +75,15 @@ def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
                 todo="Nothing was changed by this. Check the server, and what stands between it and the agent.",
             )
         last = entry.key
+    return last
+
+
+def check_page(span: Span, page: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries of a page that lie in the span. Raises StorageRefused for one that is not in order.
+
+    A key that S3 could not hold (too long, not text) is left out, what a row cannot say is mended (``entries``).
+    """
+    in_order(span, page)
     if not page or (span.high is None and not span.prefix and all(map(fits, page))):
         return page
     return [entry for entry in map(mended, page) if entry is not None and span.holds(entry.key)]

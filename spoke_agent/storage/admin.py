@@ -143,6 +143,10 @@ class Admin:
 
     # -------------------------------------------------------------------------------------------------- asking
 
+    async def try_service_account(self, body: bytes) -> int:
+        """Try to make this key a permanent one; return what the server answers. For probes: 403 is the good answer."""
+        return (await self._ask("PUT", "add-service-account", (), encrypt(self._key.secret_key, body))).status
+
     async def status(self, method: str, call: str, query: Query = ()) -> int:
         """Return what the server answers to any admin call of this key: for probes."""
         return (await self._ask(method, call, query)).status

@@ -92,7 +92,9 @@ def check_url(url: str) -> str:
     except ValueError as error:
         raise BadEndpoint(f"{shown(url)} is not the address of a storage server.") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise BadEndpoint(f"{shown(url)} is not the address of a storage server.", todo="Give http://host:port or https://host.")
+        raise BadEndpoint(
+            f"{shown(url)} is not the address of a storage server.", todo="Give http://host:port or https://host."
+        )
     if parts.path not in {"", "/"} or port == 0:
         raise BadEndpoint(f"{shown(url)} names a path; an S3 server lies at the top of its address.")
     return url.rstrip("/")
@@ -194,4 +196,3 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
             raise StorageRefused(f"The storage server's answer has more than {MAX_ANSWER >> 20} MB.")
         parts.append(part)
     return b"".join(parts)
-

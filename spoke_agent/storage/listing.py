@@ -33,7 +33,6 @@ def joined(front: str, behind: str, prefix: str, start_after: str) -> Part | Non
     else:
         return None
     if start_after.startswith(front + inner):
-        return Part(behind + inner, behind + start_after[len(front) :] if start_after != front + inner or inner else "")
-    if start_after > front + inner:
-        return None
-    return Part(behind + inner, "")
+        # With nothing left of it this skips the folder's own marker, whose key in the root would be empty.
+        return Part(behind + inner, behind + start_after[len(front) :])
+    return Part(behind + inner, "") if start_after < front + inner else None

@@ -10,7 +10,7 @@ Every method may raise StorageUnreachable (retry helps) or StorageRefused (it do
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -130,12 +130,6 @@ class StorageNode(Protocol):
 
     # -------------------------------------------------------------------------------------------------- access
 
-    def name_holder(self, kind: HolderKind, random: bytes) -> Holder:
-        """Name a holder to be made, from 16 random bytes: so that ``holders`` and people recognise it as this node's."""
-
-    async def holders(self) -> list[Holder]:
-        """Return every holder of this node that is on the server, also those nobody remembers (a lost state directory)."""
-
     async def create(self, holder: Holder, grants: Sequence[Grant], shared: Sequence[Holder]) -> None:
         """Make a new holder with this access. A person also has what the ``shared`` holders carry, now and later."""
 
@@ -193,6 +187,9 @@ class StorageNode(Protocol):
         """Report hints and calls until cancelled. May lose some: reconcile repairs."""
 
     # -------------------------------------------------------------------------------------------------- leaving
+
+    async def remove_orphans(self, keep: Collection[Holder]) -> list[str]:
+        """Remove this node's holders that are none of ``keep`` (a lost state directory); one sentence per thing removed."""
 
     async def leave(self) -> list[str]:
         """Remove everything wio made on this server and nothing else; return one sentence per thing removed."""

@@ -75,9 +75,7 @@ def patterns(grants: Iterable[Grant]) -> Patterns:
 
     Raises BadName for a bucket or prefix that may not stand in a policy: the last check before it does.
     """
-    wanted = {
-        Pattern(check_bucket(grant.bucket), check_prefix(grant.prefix), _ACCESS[grant.permission]) for grant in grants
-    }
+    wanted = {Pattern(check_bucket(grant.bucket), check_prefix(grant.prefix), _ACCESS[grant.permission]) for grant in grants}
     return frozenset(one for one in wanted if not any(other in wanted for other in _above(one)))
 
 
@@ -171,8 +169,9 @@ def _statements(opened: Sequence[Pattern]) -> list[dict[str, object]]:
     if whole:
         statements.append({"Effect": "Allow", "Action": [_LIST], "Resource": whole})
     for bucket, prefixes in listed.items():
-        if "" not in prefixes:
-            values = list(itertools.chain.from_iterable((prefix, f"{prefix}*") for prefix in sorted(prefixes)))
+        # Said even where the whole bucket may be listed: then what policies say together does not depend on their number.
+        values = [value for prefix in sorted(prefixes - {""}) for value in (prefix, f"{prefix}*")]
+        if values:
             condition = {"StringLike": {"s3:prefix": values}}
             statements.append({"Effect": "Allow", "Action": [_LIST], "Resource": [_ARN + bucket], "Condition": condition})
     return statements

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, Self
 from urllib.parse import unquote_plus
 
@@ -58,7 +58,7 @@ class S3:
 
     # -------------------------------------------------------------------------------------------------- listing
 
-    async def pages(self, bucket: str, *, prefix: str = "", start_after: str = "") -> AsyncIterator[list[Entry]]:
+    async def pages(self, bucket: str, *, prefix: str = "", start_after: str = "") -> AsyncGenerator[list[Entry], None]:
         """List a bucket in order, without empty pages. The next page is under way while one is read.
 
         Raises RootMissing if the bucket is not there.
@@ -110,7 +110,7 @@ class S3:
         reply = await self._connection.ask(self._key, "HEAD", f"/{bucket}/{key}")
         if reply.status == NOT_FOUND:
             if reply.headers.get("x-minio-error-code", "NoSuchKey") == "NoSuchBucket":
-                raise _missing(bucket)
+                raise missing(bucket)
             return False
         if not reply.ok:
             raise refusal(reply, f"look at {shown(key)} in bucket {bucket}")
@@ -119,7 +119,7 @@ class S3:
     async def _list(self, bucket: str, query: Query) -> Reply:
         reply = await self._connection.ask(self._key, "GET", f"/{bucket}", query)
         if reply.status == NOT_FOUND and reply.code == "NoSuchBucket":
-            raise _missing(bucket)
+            raise missing(bucket)
         if not reply.ok:
             raise refusal(reply, f"list bucket {bucket}")
         return reply
@@ -189,7 +189,8 @@ def _listing(prefix: str, start_after: str) -> list[tuple[str, str]]:
     return [*query, ("start-after", start_after)] if start_after else query
 
 
-def _missing(bucket: str) -> RootMissing:
+def missing(bucket: str) -> RootMissing:
+    """Return the error for a bucket that is not there."""
     return RootMissing(f"Bucket {bucket} is not there.", todo="Check its name, and that the server's disks are mounted.")
 
 

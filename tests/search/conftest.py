@@ -96,7 +96,7 @@ def reference() -> type[Reference]:
     return Reference
 
 
-def level(query: Query, document: Document) -> int:  # noqa: PLR0911 - one line for each kind of condition
+def level(query: Query, document: Document) -> int:  # noqa: C901, PLR0911 - one line for each kind of condition
     """Return 0 where a document does not fit, else where it was found: 1 in folders, 2 in the name, 3 the name itself."""
     path, name = document.path, name_of(document.path)
     match query:

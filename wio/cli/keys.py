@@ -52,7 +52,7 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class NodeKey(msgspec.Struct, frozen=True):
-    """A key in the clear, as ``wio creds --json`` answers one for each node. ``expires_at`` in Unix microseconds."""
+    """A key in the clear. ``expires_at`` in Unix microseconds."""
 
     node: str
     endpoint: str
@@ -65,6 +65,12 @@ class NodeKey(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"NodeKey({self.access_key} at {self.endpoint})"
+
+
+class ClearKeys(msgspec.Struct, frozen=True):
+    """What ``wio creds --json`` answers: one key for each node."""
+
+    keys: tuple[NodeKey, ...]
 
 
 class Process(msgspec.Struct, frozen=True, rename="pascal"):
@@ -114,7 +120,7 @@ def creds(
     with here.session() as session:
         opened = session.keys.open(paths, wish)
     if json or form is Format.JSON:
-        output.value([_node_key(key, opened) for key in _each_key(opened)])
+        output.value(ClearKeys(tuple(_node_key(key, opened) for key in _each_key(opened))))
         return
     key = _only_key(opened)
     if form is Format.PROCESS:

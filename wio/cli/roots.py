@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PANEL: Final = "Nodes and roots"
 _EVERY_S: Final = 0.25
 _BEGINS_WITHIN_S: Final = 60.0
-_INDEX_STILL_S: Final = 3.0
+_INDEX_STILL_S: Final = 1.5
 """Once a scan is done and the index has not moved for so long, it has what it will have: files in no workspace stay out."""
 Address = Annotated[str, typer.Argument(metavar="NODE/ROOT", help="The root.", show_default=False)]
 
@@ -38,8 +38,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def create(
-    address: Address,
+    address: Annotated[str, typer.Argument(metavar="NODE/ROOT", help="Its node and name; or the name, with --node.")],
     *,
+    node: Annotated[
+        str | None, typer.Option("--node", help="The node, if not given before the name.", show_default=False)
+    ] = None,
     bucket: Annotated[str, typer.Option("--bucket", help="The bucket on the node.", show_default=False)],
     prefix: Annotated[str, typer.Option("--prefix", help="A folder of it; the whole bucket without.", show_default=False)] = "",
     kind: Annotated[RootKind, typer.Option("--kind", help="Who sees it, and whether wio chooses where things lie.")] = (
@@ -53,7 +56,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a root in a bucket of your node; what is there already is imported by wio root scan."""
-    node, name = _split(address)
+    node, name = _split(address if node is None else f"{node}/{address}")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
     asked = NewRoot(node, name, kind, bucket, prefix, layout, accept_visible_names, level)

@@ -13,7 +13,7 @@ from protocol.names import shown
 
 MICROSECONDS: Final = 1_000_000
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LIFE = re.compile(r"(\d{1,9})([smhdw]?)\Z")
+_LIFE = re.compile(r"([0-9]{1,9})([smhdw]?)\Z")
 _SIZES: Final = ("K", "M", "G", "T", "P", "E")
 _FRESH_S: Final = 5.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -19,7 +19,7 @@ from protocol.sealing import ClearCredential, Context, client_key, open_sealed
 from spoke_agent.access.access import Access
 from spoke_agent.access.reach import missing
 from spoke_agent.access.state import NodeSettings, Secrets, StateDirectory, StorageSettings
-from spoke_agent.storage.node import Answered, Credential, Holder, HolderKind
+from spoke_agent.storage.node import Answered, Credential, Holder
 
 NODE = 77
 HUB = new_key(bytes(range(32)))
@@ -61,12 +61,12 @@ class MemoryStorage:
 
     # ------------------------------------------------------------------------------- StorageNode, its access part
 
-    def name_holder(self, kind: HolderKind, random: bytes) -> Holder:
-        return Holder(kind, f"wio-{kind.value}-{random.hex()}")
-
-    async def holders(self) -> list[Holder]:
-        self._call("holders")
-        return [Holder(HolderKind(name.split("-")[1]), name) for name in self.access]
+    async def remove_orphans(self, keep: Collection[Holder]) -> list[str]:
+        self._call("remove_orphans")
+        orphans = self.access.keys() - {holder.name for holder in keep}
+        for name in orphans:
+            del self.access[name]
+        return [f"Holder {name}." for name in orphans]
 
     async def create(self, holder: Holder, grants: Sequence[Grant], shared: Sequence[Holder]) -> None:
         self._call("create")
@@ -149,7 +149,7 @@ class Bench:
         self.storage = MemoryStorage(lambda: self.time)
         self.state = StateDirectory(path)
         self.state.prepare()
-        storage = StorageSettings("minio", "http://127.0.0.1:9000", "wio-agent", ("http://127.0.0.1:9000",))
+        storage = StorageSettings("minio", "http://127.0.0.1:9000", "wio-agent", ("http://127.0.0.1:9000",), "lab3")
         self.settings = NodeSettings("http://hub", to_text(public_bytes(HUB)), "lab3", storage, NODE)
         self.state.keep_settings(self.settings)
         self.state.keep_secrets(Secrets(bytes(32), bytes(32), "storage-secret"))

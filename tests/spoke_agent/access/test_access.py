@@ -114,7 +114,6 @@ async def test_everyone_is_one_write_that_counts_for_all_keys_that_are_out(bench
     assert bench.storage.calls.count("set_access") == writes + 1
     assert [bench.opens(key, "open/a/b") for key in keys] == [False, False]
     assert (closed.keys_out, [proof.status for proof in closed.proofs]) == (2, [403])
-    assert bench.access.who(next(name for name in bench.storage.access if "shared" in name)) == 0
 
 
 async def test_a_newcomer_has_what_everyone_has(bench: Bench) -> None:

@@ -126,7 +126,7 @@ async def _kill_once(path: Path, step: Callable[[Bench], Awaitable[None]], at: i
         assert isinstance(await bench.set(subject, epoch, *grants), GrantsApplied)
     assert opened(bench, key) == means(grant("plans/"))
     assert opened(bench, await bench.key(ALICE, 5)) == means(grant("scans/"), grant("plans/deep/"))
-    active = bench.access._principals.active_holders()
+    active = {holder.name for holder in bench.access._principals.active_holders()}
     assert set(bench.storage.access) == active, "nothing is left behind"
     await bench.stop()
     return done

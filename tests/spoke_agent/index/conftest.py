@@ -127,6 +127,8 @@ class Bench:
         self.progress: list[Progress] = []
         self.report: Callable[[Progress], None] = self.progress.append
         self.journal_rows = 200_000
+        self.now_s = 0.0
+        """What the schedule takes for the time."""
 
     async def start(self) -> None:
         self.database = Database(self.path)
@@ -140,7 +142,7 @@ class Bench:
             report=lambda progress: self.report(progress),  # noqa: PLW0108 - it is another one later
             doubt=lambda mark: self.feed.mark(mark),  # noqa: PLW0108 - it is made below
         )
-        self.schedule = Schedule(self.ledger, self.scanner.scan_root, now=lambda: 0.0, every_s=3600)
+        self.schedule = Schedule(self.ledger, self.scanner.scan_root, now=lambda: self.now_s, every_s=3600)
         self.feed = Feed(self.ledger, self.scanner, self.schedule, pause=lambda _: asyncio.sleep(0))
 
     async def stop(self) -> None:

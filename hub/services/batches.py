@@ -1,0 +1,204 @@
+"""What a batch of journal rows changes: decisions apart from the transaction that carries them out.
+
+``judge`` says whether a batch fits where the journal stands. A ``Sheet`` is one transaction's working copy: what is there
+is read once, rows are worked into it one after the other, and what has changed is written with a few statements.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hub.db import catalogue, journals
+from hub.db.catalogue import Address, Entry, Totals
+from hub.db.database import Database
+from hub.db.journals import NOTHING, RootTotals
+from protocol.digest import EMPTY_RUN, combine, object_number
+from protocol.messages import Ack, Change, Cursor, Events, IndexLevel, Nak, Row
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A batch, or its tail, that fits: these rows take the journal from ``before`` to ``after``."""
+
+    rows: Sequence[Row]
+    before: Cursor
+    after: Cursor
+    fresh: bool
+    """Whether a new generation begins."""
+
+
+def no_journals(cursor: Cursor) -> Cursor:
+    """Return a cursor that fits no journal, whoever reads it: its agent starts a new generation."""
+    return Cursor(cursor.generation, cursor.sequence, b"\xff" * 32)
+
+
+def judge(cursor: Cursor, events: Events) -> Verdict | Ack | Nak:
+    """Say what becomes of a batch where the journal stands at ``cursor``. The running hash is not checked here."""
+    if events.generation < cursor.generation:
+        return Nak(cursor, f"Generation {events.generation} is over: the hub knows {cursor.generation}.")
+    before = cursor if events.generation == cursor.generation else Cursor(events.generation, 0, EMPTY_RUN)
+    if events.first > before.sequence:
+        return Nak(cursor, f"Row {events.first} of generation {events.generation} came, {before.sequence} was due.")
+    end = events.first + len(events.rows)
+    if end < before.sequence:
+        return Ack(cursor)
+    if end == before.sequence and before is cursor:
+        if events.running == cursor.running:
+            return Ack(cursor)
+        return Nak(no_journals(cursor), "These row numbers were used for other rows: start a new generation.")
+    after = Cursor(events.generation, end, events.running)
+    return Verdict(events.rows[before.sequence - events.first :], before, after, before is not cursor)
+
+
+def folders_above(keys: Iterable[Address]) -> set[Address]:
+    """Return every prefix, ending in ``/``, that any of these keys has: where a workspace of theirs may lie."""
+    lowest = {(root, key[: key.rfind("/") + 1]) for root, key in keys}
+    found: set[Address] = set()
+    for root, folder in lowest:
+        above = folder
+        while above and (root, above) not in found:
+            found.add((root, above))
+            above = above[: above.rfind("/", 0, -1) + 1]
+    return found
+
+
+class Sheet:
+    """One transaction's working copy of cursors, roots and entries. ``now`` in Unix microseconds."""
+
+    def __init__(self, connection: AsyncConnection, now: int) -> None:
+        self.connection = connection
+        self.now = now
+        self.roots: dict[int, RootTotals] = {}
+        self.scans: dict[int, bytes] = {}
+        self.drifts: dict[int, str] = {}
+        self.agreed: set[int] = set()
+        self.touched = False
+        self._cursors: dict[int, Cursor] = {}
+        self._moved: dict[int, Cursor] = {}
+        self._entries: dict[Address, Entry] = {}
+        self._written: dict[Address, Entry] = {}
+        self._homes: dict[Address, int] = {}
+        self._folders: dict[Address, int] = {}
+        self._workspaces: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+        self._as_read: dict[int, RootTotals] = {}
+        self._revision = 0
+
+    # -------------------------------------------------------------------------------------------------- reading
+
+    async def open(self, roots: Iterable[int], nodes: Iterable[int]) -> None:
+        """Read and hold what the batches of these nodes speak of."""
+        self.roots = await journals.root_totals(self.connection, roots)
+        self._as_read = {one.id: msgspec.structs.replace(one) for one in self.roots.values()}
+        self._cursors = await journals.cursors(self.connection, nodes)
+
+    async def load(self, rows: Sequence[Row]) -> None:
+        """Read the entries and workspaces that these rows may change, and take revisions for them."""
+        addresses = list({(row.root, row.key) for row in rows if not self.ignores(row.root)})
+        if not addresses:
+            return
+        self._revision = await Database.take_revisions(self.connection, len(rows))
+        self._entries = await catalogue.stored(self.connection, addresses)
+        self._homes = await catalogue.homes(self.connection, folders_above(addresses))
+
+    def owns(self, node: int, root: int) -> bool:
+        """Say whether this root may be spoken of by this node; a root nobody has may be."""
+        found = self.roots.get(root)
+        return found is None or found.node_id == node
+
+    def ignores(self, root: int) -> bool:
+        """Say whether rows of this root are not for the catalogue: it is unknown, retired or not to be indexed here."""
+        found = self.roots.get(root)
+        return found is None or found.retired or found.level in {IndexLevel.NONE, IndexLevel.LOCAL}
+
+    def cursor(self, node: int) -> Cursor:
+        """Return where this node's journal stands."""
+        return self._moved.get(node) or self._cursors.get(node, NOTHING)
+
+    # -------------------------------------------------------------------------------------------------- working
+
+    def move(self, node: int, cursor: Cursor) -> None:
+        """Move a cursor."""
+        self._moved[node] = cursor
+
+    def take(self, rows: Iterable[Row], generation: int) -> None:
+        """Work rows in, in their order."""
+        for row in rows:
+            if not self.ignores(row.root):
+                self._take(row, generation)
+
+    def _take(self, row: Row, generation: int) -> None:
+        address = (row.root, row.key)
+        before = self._entries.get(address)
+        live = None if before is None or before.gone else before
+        if row.change is Change.DELETE:
+            if live is not None:
+                self._put(live._replace(gone=True, actor_id=row.actor, revision=self._next(), generation=generation))
+            return
+        content = (row.size, row.mtime, row.etag)
+        home = self._home(row.root, row.key)
+        if live is not None and live.content == content and live.workspace_id == home:
+            actor = row.actor or live.actor_id
+            if (live.generation, live.actor_id) != (generation, actor):
+                # Confirmed, not changed: the search index need not hear of it.
+                self._entries[address] = self._written[address] = live._replace(generation=generation, actor_id=actor)
+            return
+        self._put(Entry(row.root, row.key, home, *content, row.actor, self._next(), False, generation))
+
+    async def drop(self, entries: Sequence[Entry], generation: int) -> None:
+        """Make tombstones of these entries."""
+        kept, self._revision = self._revision, await Database.take_revisions(self.connection, len(entries))
+        for entry in entries:
+            self._entries[entry.root_id, entry.key] = entry
+            self._put(entry._replace(gone=True, actor_id=0, revision=self._next(), generation=generation))
+        self._revision = kept  # for the rows that are still to come
+
+    def _next(self) -> int:
+        self._revision += 1
+        return self._revision - 1
+
+    def _home(self, root: int, key: str) -> int:
+        """Return the workspace a key belongs to: the one whose prefix it has, as they never nest; 0 for none."""
+        folder = key[: key.rfind("/") + 1]
+        found = self._folders.get((root, folder))
+        if found is None:
+            found, above = 0, folder
+            while above and not found:
+                found = self._homes.get((root, above), 0)
+                above = above[: above.rfind("/", 0, -1) + 1]
+            self._folders[root, folder] = found
+        return found
+
+    def _put(self, entry: Entry) -> None:
+        """Put an entry in the place of what is there, and count what that changes."""
+        address = (entry.root_id, entry.key)
+        before = self._entries.get(address)
+        root = self.roots[entry.root_id]
+        for one, sign in ((before, -1), (entry, 1)):
+            if one is None or one.gone:
+                continue
+            number = object_number(one.key, *one.content)
+            root.digest = combine(root.digest, added=(sign * number,))
+            root.objects += sign
+            root.bytes += sign * one.size
+            workspace = self._workspaces[one.workspace_id]
+            workspace[0] += sign
+            workspace[1] += sign * one.size
+        self._entries[address] = self._written[address] = entry
+        self.touched = True
+
+    # -------------------------------------------------------------------------------------------------- writing
+
+    async def flush(self) -> None:
+        """Write what has changed so far."""
+        await catalogue.store(self.connection, list(self._written.values()))
+        await catalogue.add_to_workspaces(self.connection, {at: Totals(*both) for at, both in self._workspaces.items()})
+        await journals.set_root_totals(self.connection, [one for one in self.roots.values() if one != self._as_read[one.id]])
+        await journals.set_scans(self.connection, self.scans)
+        await journals.move(self.connection, self._moved, self._cursors)
+        self._as_read = {one.id: msgspec.structs.replace(one) for one in self.roots.values()}
+        self._cursors |= self._moved
+        self._written, self._workspaces, self._moved = {}, defaultdict(lambda: [0, 0]), {}
+        self.scans = {}

@@ -1,0 +1,285 @@
+"""Journals in: rows of agents become entries of the catalogue, exactly once and in order.
+
+A batch's rows, the totals they change and the node's cursor go in with one transaction; then the agent is told. Batches of
+several nodes that come while a transaction runs share the next one, so a thousand quiet agents cost no more than a busy one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from hub.db import catalogue, journals
+from hub.db.database import Database
+from hub.services.batches import Sheet, Verdict, judge, no_journals
+from hub.services.ports import Clock
+from protocol.digest import combine, object_number, run_on
+from protocol.errors import BadMessage, Internal
+from protocol.messages import Accesses, Ack, Cursor, Events, Nak, Progress, ScanState
+from protocol.names import NodeId
+from protocol.wire import encode
+
+log = logging.getLogger(__name__)
+
+TOGETHER: Final = 8000
+"""Rows from which on a transaction takes no further batch: about 0.2 s of work."""
+BREATH: Final = 500
+"""Rows worked on before other tasks get their turn: some 3 ms, so that an import delays no revocation."""
+REPAIR_EVERY_US: Final = 600_000_000
+"""How often one node is asked at most to start its journal anew because the catalogue has drifted from it."""
+
+_Outcome: TypeAlias = Ack | Nak | None
+
+
+class _Waiting(msgspec.Struct):
+    node: NodeId
+    what: Events | Progress
+    done: asyncio.Future[_Outcome]
+
+
+class Ingest:
+    """What the gateway hands on. Messages of one node must come one after the other: await each."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        changed: Callable[[], None] = lambda: None,
+        indexed: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Call ``changed`` when the search index has something to do; ``indexed`` says up to which revision it is."""
+        self._database = database
+        self._clock = clock
+        self._changed = changed
+        self._indexed = indexed
+        self._waiting: deque[_Waiting] = deque()
+        self._work: asyncio.Task[None] | None = None
+        self._held: dict[tuple[int, int], Progress] = {}
+        self._repaired: dict[int, int] = {}
+        self.drifts: dict[int, str] = {}
+        """Roots whose catalogue did not equal what the agent has, and how; cleared by the next scan that agrees."""
+        self.accesses_dropped = 0
+
+    async def cursor(self, node: NodeId) -> Cursor:
+        """Return how far this node's journal is in the catalogue, for a session that begins."""
+        for at in [at for at in self._held if at[0] == node]:
+            del self._held[at]  # its positions belong to the session before
+        async with self._database.read() as connection:
+            return await journals.cursor(connection, node)
+
+    async def apply(self, node: NodeId, events: Events) -> Ack | Nak:
+        """Put a batch into the catalogue. Raises BadMessage, which ends the connection, for another node's root."""
+        outcome = await self._enqueue(node, events)
+        if outcome is None:
+            raise Internal("A batch of journal rows had no outcome.")
+        return outcome
+
+    async def progress(self, node: NodeId, progress: Progress) -> Nak | None:
+        """Note how far a scan is; at its end compare digests, forget tombstones, and drop what the scan did not find.
+
+        Returns a Nak that makes the agent start its journal anew where the catalogue has drifted. Raises BadMessage.
+        """
+        outcome = await self._enqueue(node, progress)
+        return outcome if isinstance(outcome, Nak) else None
+
+    async def accesses(self, node: NodeId, accesses: Accesses) -> None:
+        """Take attributed accesses. There is no table for them yet: they are counted and dropped."""
+        del node
+        self.accesses_dropped += len(accesses.rows)
+
+    # -------------------------------------------------------------------------------------------------- in turn
+
+    async def _enqueue(self, node: NodeId, what: Events | Progress) -> _Outcome:
+        done: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(node, what, done))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._work_off())
+        return await done
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            group = self._next_group()
+            try:
+                await self._settle(group)
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+                if len(group) == 1:
+                    _end(group[0], error)
+                    continue
+                for one in group:  # one of them may be at fault: each by itself
+                    try:
+                        await self._settle([one])
+                    except Exception as alone:  # noqa: BLE001 - as above
+                        _end(one, alone)
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take what goes into one transaction: of each node at most one message, so that each sees the one before."""
+        group: dict[int, _Waiting] = {}
+        rows = 0
+        while self._waiting and rows < TOGETHER and self._waiting[0].node not in group:
+            one = self._waiting.popleft()
+            rows += len(one.what.rows) if isinstance(one.what, Events) else 1
+            group[one.node] = one
+        return list(group.values())
+
+    async def _settle(self, group: Sequence[_Waiting]) -> None:
+        held = dict(self._held)
+        async with self._database.write() as connection:
+            sheet = Sheet(connection, self._clock.now())
+            outcomes = await self._together(sheet, group, held)
+            await sheet.flush()
+        self._held = held
+        for one, outcome in zip(group, outcomes, strict=True):
+            _end(one, outcome)
+        for text in sheet.drifts.values():
+            log.warning("%s", text)
+        for root in sheet.agreed:
+            self.drifts.pop(root, None)
+        self.drifts |= sheet.drifts
+        if sheet.touched:
+            self._changed()
+
+    # -------------------------------------------------------------------------------------------------- one transaction
+
+    async def _together(
+        self, sheet: Sheet, group: Sequence[_Waiting], held: dict[tuple[int, int], Progress]
+    ) -> list[_Outcome | BadMessage]:
+        named = {one.what.root for one in group if isinstance(one.what, Progress)}
+        for one in group:
+            if isinstance(one.what, Events):
+                named |= {row.root for row in one.what.rows}
+        await sheet.open(named, {one.node for one in group})
+        outcomes: list[_Outcome | BadMessage] = []
+        verdicts = [await self._judged(sheet, one) for one in group]
+        await sheet.load([row for one in verdicts if isinstance(one, Verdict) for row in one.rows])
+        for one, verdict in zip(group, verdicts, strict=True):
+            if isinstance(verdict, Verdict):
+                outcomes.append(await self._take(sheet, one.node, verdict, held))
+            elif isinstance(verdict, Progress):
+                outcomes.append(await self._progress(sheet, one.node, verdict, held))
+            else:
+                outcomes.append(verdict)
+        return outcomes
+
+    async def _judged(self, sheet: Sheet, one: _Waiting) -> Verdict | Progress | Ack | Nak | BadMessage | None:
+        """Say what becomes of one message; a batch that fits moves the node's cursor on the sheet."""
+        if isinstance(one.what, Progress):
+            return one.what if sheet.owns(one.node, one.what.root) else _not_yours()
+        if not all(sheet.owns(one.node, root) for root in {row.root for row in one.what.rows}):
+            return _not_yours()
+        if any("\0" in row.etag for row in one.what.rows):
+            return BadMessage("A journal row's etag holds NUL.")
+        verdict = judge(sheet.cursor(one.node), one.what)
+        if not isinstance(verdict, Verdict):
+            return verdict
+        running = verdict.before.running
+        for piece in _pieces(verdict.rows):
+            running = run_on(running, piece)
+            await asyncio.sleep(0)
+        if running != one.what.running:
+            return Nak(no_journals(verdict.before), "The running hash of these rows is another one: start a new generation.")
+        sheet.move(one.node, verdict.after)
+        return verdict
+
+    async def _take(self, sheet: Sheet, node: NodeId, verdict: Verdict, held: dict[tuple[int, int], Progress]) -> Ack | Nak:
+        """Put the rows of a batch on the sheet; stop where a scan ended, to compare."""
+        generation, position = verdict.after.generation, verdict.before.sequence
+        if verdict.fresh:
+            for at in [at for at in held if at[0] == node]:
+                del held[at]  # its positions belong to the generation before
+        answer: Ack | Nak = Ack(verdict.after)
+        rows = verdict.rows
+        while True:
+            stops = [one.sequence for at, one in held.items() if at[0] == node and one.sequence <= verdict.after.sequence]
+            stop = max(min(stops, default=verdict.after.sequence), position)
+            for piece in _pieces(rows[: stop - position]):
+                sheet.take(piece, generation)
+                await asyncio.sleep(0)
+            rows, position = rows[stop - position :], stop
+            for at in [at for at, one in held.items() if at[0] == node and one.sequence <= stop]:
+                faulty = await self._compare(sheet, node, held.pop(at), Cursor(generation, stop, b""))
+                answer = faulty or answer
+            if not rows:
+                return answer
+
+    async def _progress(
+        self, sheet: Sheet, node: NodeId, progress: Progress, held: dict[tuple[int, int], Progress]
+    ) -> Nak | None:
+        if sheet.ignores(progress.root):
+            return None
+        at, cursor = (node, progress.root), sheet.cursor(node)
+        held.pop(at, None)
+        if progress.state is not ScanState.DONE:
+            sheet.scans[progress.root] = encode(progress)
+            return None
+        if progress.sequence > cursor.sequence:
+            # The rows are still on their way: for people the scan is not done before they are in.
+            held[at] = progress
+            sheet.scans[progress.root] = encode(msgspec.structs.replace(progress, state=ScanState.RUNNING))
+            return None
+        return await self._compare(sheet, node, progress, cursor)
+
+    async def _compare(self, sheet: Sheet, node: NodeId, progress: Progress, cursor: Cursor) -> Nak | None:
+        """At the end of a scan: the catalogue must equal what the agent has, at the same position of the journal."""
+        root = sheet.roots[progress.root]
+        sheet.scans[root.id] = encode(progress)
+        if progress.sequence != cursor.sequence:
+            return None  # rows have come in since: nothing to compare with
+        if root.generation < cursor.generation:
+            await self._drop_unconfirmed(sheet, progress, cursor.generation)
+        if (root.objects, root.digest) == (progress.objects, progress.digest):
+            sheet.agreed.add(root.id)
+            await sheet.flush()
+            await catalogue.purge(sheet.connection, root.id, self._indexed())
+            return None
+        now = self._clock.now()
+        text = (
+            f"The catalogue of root {root.id} holds {root.objects} objects (digest {root.digest:016x}), its agent says "
+            f"{progress.objects} ({progress.digest:016x}) at row {cursor.sequence} of generation {cursor.generation}."
+        )
+        sheet.drifts[root.id] = text
+        if now - self._repaired.get(node, -REPAIR_EVERY_US) < REPAIR_EVERY_US:
+            return None
+        self._repaired[node] = now
+        return Nak(no_journals(sheet.cursor(node)), "The catalogue is not what it should be: start a new generation.")
+
+    async def _drop_unconfirmed(self, sheet: Sheet, progress: Progress, generation: int) -> None:
+        """Drop what this generation's scan has not found, if that makes the catalogue equal to what the agent has."""
+        await sheet.flush()
+        root = sheet.roots[progress.root]
+        old = await catalogue.unconfirmed(sheet.connection, root.id, generation)
+        digest = root.digest
+        for piece in _pieces(old):
+            digest = combine(digest, removed=(object_number(one.key, *one.content) for one in piece))
+            await asyncio.sleep(0)
+        if digest != progress.digest:
+            return
+        for piece in _pieces(old):
+            await sheet.drop(piece, generation)
+        root.generation = generation
+
+
+_T = TypeVar("_T")
+
+
+def _pieces(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(rows), BREATH):
+        yield rows[start : start + BREATH]
+
+
+def _not_yours() -> BadMessage:
+    return BadMessage("The agent speaks of a root of another node.")
+
+
+def _end(one: _Waiting, outcome: _Outcome | Exception) -> None:
+    if one.done.done():
+        return  # whoever waited is gone
+    if isinstance(outcome, Exception):
+        one.done.set_exception(outcome)
+    else:
+        one.done.set_result(outcome)

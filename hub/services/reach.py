@@ -1,0 +1,130 @@
+"""What a person may read, and what a path means to them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from hub.db import standings
+from hub.db.database import Database
+from hub.db.standings import Standing
+from hub.domain.access import Denied, Held, decide
+from hub.domain.compile import entrance
+from hub.domain.paths import readings
+from hub.services.ports import Actor, Clock, Readable
+from protocol.errors import NoGrant, UnknownWorkspace
+from protocol.grants import Permission
+from protocol.names import NodeId, Place, RootId, WorkspaceId, locate, shown
+
+_KEPT: Final = 500
+"""People whose answer is kept."""
+
+
+def held(actor: Actor, standing: Standing) -> Held:
+    """Return what somebody holds in a workspace."""
+    return Held(
+        owner=standing.owner_id == actor.id,
+        granted=standing.granted,
+        everyone=standing.everyone,
+        public_root=standing.kind.public,
+    )
+
+
+def require(actor: Actor, standing: Standing | None, want: Permission, called: str) -> tuple[Standing, Permission]:
+    """Return the workspace and the strongest permission held, if ``want`` is held.
+
+    Raises UnknownWorkspace where there is none or none that this person may know of, in the same words; else NoGrant.
+    """
+    if standing is not None:
+        holds = held(actor, standing)
+        decision = decide(holds, want)
+        if not isinstance(decision, Denied):
+            return standing, holds.strongest or decision.permission
+        if decision.known:
+            raise NoGrant(
+                f"{actor.username} may not {_DOES[want]} {standing.owner}/{standing.name}: {decision.reason}.",
+                todo=f"Ask {standing.owner} to share it with {actor.username}.",
+            )
+    raise UnknownWorkspace(f"There is no workspace {shown(called)}, or none that you may use.", todo="wio w ls shows yours.")
+
+
+def reaches(actor: Actor, standing: Standing) -> tuple[Permission | None, Place]:
+    """Return the strongest permission somebody holds in a workspace, and where on its node they get in with it."""
+    strongest = held(actor, standing).strongest
+    place = locate(standing.layout, standing.bucket, standing.root_prefix, standing.prefix)
+    return strongest, place if strongest is None else entrance(place, strongest, actor.username)
+
+
+_DOES: Final = {
+    Permission.READ: "read",
+    Permission.DROP: "drop files into",
+    Permission.WRITE: "write to",
+    Permission.MANAGE: "manage",
+}
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    version: int
+    until: int | None
+    readable: tuple[Readable, ...]
+
+
+class People:
+    """Serves ``ports.Reach``."""
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+
+    async def readable(self, actor: Actor) -> Sequence[Readable]:
+        """Return every workspace whose files this person may list and read now.
+
+        The answer is kept until anybody's access changes (a counter in the database says so, to all workers) or one of
+        the grants in it runs out.
+        """
+        now = self._clock.now()
+        async with self._database.read() as connection:
+            version = await standings.version(connection)
+            kept = self._kept.get(actor.id)
+            if kept is not None and kept.version == version and (kept.until is None or now < kept.until):
+                self._kept.move_to_end(actor.id)
+                return kept.readable
+            known = await standings.known(connection, actor.id, now)
+        readable = tuple(_readable(one) for one in known if not isinstance(decide(held(actor, one), Permission.READ), Denied))
+        ends = [until for one in known for until in (one.granted_until, one.everyone_until) if until is not None]
+        self._kept[actor.id] = _Kept(version, min(ends, default=None), readable)
+        self._kept.move_to_end(actor.id)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return readable
+
+    async def resolve(self, actor: Actor, path: str) -> tuple[Readable, str]:
+        """Split ``workspace/…`` or ``owner/workspace/…`` into a workspace and the path below it.
+
+        Raises BadName, UnknownWorkspace where there is none that this person may know of, NoGrant where it may not be read.
+        """
+        possible = readings(path, actor.username)
+        async with self._database.read() as connection:
+            names = [(one.owner, one.name) for one in possible]
+            found = await standings.named(connection, actor.id, names, self._clock.now())
+        for one in possible:
+            standing = found.get((one.owner, one.name))
+            if standing is not None:
+                return _readable(require(actor, standing, Permission.READ, path)[0]), one.rest
+        return _readable(require(actor, None, Permission.READ, path)[0]), ""
+
+
+def _readable(one: Standing) -> Readable:
+    return Readable(
+        id=WorkspaceId(one.id),
+        owner=one.owner,
+        name=one.name,
+        node_id=NodeId(one.node_id),
+        node=one.node,
+        root_id=RootId(one.root_id),
+        prefix=one.prefix,
+    )

@@ -1,0 +1,372 @@
+"""``wio-agent``: join, run, and what the owner of a node may ask of it. Answers on stdout, everything else on stderr.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 not found, 4 not allowed, 5 hub or node unreachable, 6 pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, WioError, error_of
+from spoke_agent import screen
+from spoke_agent.access import ceiling as ceilings
+from spoke_agent.access.access import Reach
+from spoke_agent.access.minting import KeyOut
+from spoke_agent.access.state import StateDirectory
+from spoke_agent.agent import Agent, clock, opened
+from spoke_agent.control import NoneRuns, ask_running
+from spoke_agent.joining import Joining, Wanted, owner_key
+from spoke_agent.owner import Ask, Counted, Cut, Probed, RootStatus, Status, Verified, What
+from spoke_agent.settings import STATE_VARIABLE, Settings, read
+from spoke_agent.storage.sigv4 import Key
+
+T = TypeVar("T")
+
+MAX_JOIN: Final = 4096
+"""Characters of a join string read from a file."""
+POLL_S: Final = 0.2
+NO_AGENT: Final = 0
+"""The process id where no agent runs."""
+
+State = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", envvar=STATE_VARIABLE, help="The agent's state directory.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+AdminEnv = Annotated[
+    bool, typer.Option("--admin-env", help="Take the server's admin key from MINIO_ROOT_USER/_PASSWORD or MC_HOST_*.")
+]
+AdminKey = Annotated[str, typer.Option("--admin-key", metavar="AK", help="The server's admin key; its secret is asked for.")]
+
+app = typer.Typer(name="wio-agent", no_args_is_help=True, add_completion=False, help="The agent beside a storage server.")
+ceiling_app = typer.Typer(no_args_is_help=True, help="Your limits: what nobody can exceed.")
+app.add_typer(ceiling_app, name="ceiling")
+
+
+def main() -> None:
+    """Run a command; every error becomes a sentence and an exit code."""
+    os.umask(0o077)
+    try:
+        app()
+    except WioError as error:
+        screen.failure(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# ------------------------------------------------------------------------------------------------ joining
+
+
+@app.command()
+def join(
+    string: Annotated[str, typer.Argument(metavar="STRING|-|@FILE", help="The join string, or - for standard input.")],
+    s3: Annotated[str, typer.Option("--s3", metavar="URL", help="The storage server, as this machine reaches it.")],
+    *,
+    admin_env: AdminEnv = False,
+    admin_key: AdminKey = "",
+    name: Annotated[str, typer.Option(help="What the node is called; else as the invitation says.")] = "",
+    public_endpoint: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Where people reach the storage server, if elsewhere.")
+    ] = None,
+    region: Annotated[str, typer.Option(help="The server's region.")] = "us-east-1",
+    state: State = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow a hub without TLS that is not on this machine.")] = False,
+    run_on: Annotated[bool, typer.Option("--run", help="Go on running afterwards.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add this machine's storage server to a hub. Running it again is harmless."""
+    settings = read(os.environ, state)
+    text = _join_string(string)
+    wanted = Wanted(
+        text, s3, _owner(s3, admin_env=admin_env, admin_key=admin_key), name, tuple(public_endpoint or ()), insecure, region
+    )
+    directory = StateDirectory(settings.state)
+    directory.prepare()
+    with _locked(directory, "join"):
+        done = asyncio.run(Joining(settings, directory, clock=clock, chance=secrets.token_bytes).join(wanted))
+    if as_json:
+        screen.answer(done)
+    else:
+        screen.joined(done)
+        if not run_on:
+            screen.say("", "Start it: wio-agent run")
+    if run_on:
+        _run(settings)
+
+
+@app.command()
+def leave(
+    *,
+    admin_env: AdminEnv = False,
+    admin_key: AdminKey = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Remove everything wio made on the storage server and here. Your data stays."""
+    settings = read(os.environ, state)
+    directory = StateDirectory(settings.state)
+    there = directory.settings()
+    owner = _owner(there.storage.url, admin_env=admin_env, admin_key=admin_key)
+    if not yes and not typer.confirm(f"Remove wio from {there.storage.url} ({there.name})? All keys die at once.", err=True):
+        raise typer.Exit(1)
+    with _locked(directory, "leave"):
+        done = asyncio.run(Joining(settings, directory, clock=clock, chance=secrets.token_bytes).leave(owner))
+    if as_json:
+        screen.answer(done)
+    else:
+        screen.left(done)
+
+
+def _join_string(text: str) -> str:
+    """Return the join string itself: arguments show in process lists, so it may come from a file or standard input."""
+    if text == "-":
+        return sys.stdin.read(MAX_JOIN)
+    if not text.startswith("@"):
+        return text
+    try:
+        with Path(text[1:]).open(encoding="utf-8") as file:
+            return file.read(MAX_JOIN)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"The file {text[1:]} with the join string cannot be read.") from error
+
+
+def _owner(url: str, *, admin_env: bool, admin_key: str) -> Key:
+    if admin_env:
+        return owner_key(os.environ, url)
+    if not sys.stdin.isatty() and not admin_key:
+        raise BadSetting(
+            "An admin key of the storage server is needed, once.",
+            todo="Give --admin-env, or --admin-key AK to be asked for its secret.",
+        )
+    access_key = admin_key or typer.prompt("Admin access key of the storage server", err=True)
+    return Key(access_key, typer.prompt(f"Secret of {access_key}", hide_input=True, err=True))
+
+
+@contextlib.contextmanager
+def _locked(directory: StateDirectory, what: str) -> Iterator[None]:
+    try:
+        directory.lock()
+    except AlreadyJoined as error:
+        raise AlreadyJoined(error.message, todo=f"Stop that agent, then {what} again.") from error
+    try:
+        yield
+    finally:
+        directory.unlock()
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+@app.command()
+def run(*, state: State = None) -> None:
+    """Run the agent until it is told to stop (SIGTERM, Ctrl-C). One line per event on stderr."""
+    _run(read(os.environ, state))
+
+
+def _run(settings: Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    asyncio.run(_running(settings))
+
+
+async def _running(settings: Settings) -> None:
+    stop, log = asyncio.Event(), logging.getLogger("spoke_agent")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    agent = Agent(settings, StateDirectory(settings.state))
+    await agent.open()
+    log.info("running on %s", settings.state)
+    try:
+        await agent.run(stop)
+    finally:
+        await agent.close()
+        log.info("stopped")
+
+
+class _Lines(logging.Formatter):
+    """One JSON object a line. Of an exception its kind and where it was raised: its message may hold what was worked on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": record.levelname.lower(), "part": record.name, "message": record.getMessage()}
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            trace = record.exc_info[1].__traceback__
+            frames = []
+            while trace is not None:
+                frames.append(f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
+                trace = trace.tb_next
+            line["raised"] = f"{type(record.exc_info[1]).__name__} at {' < '.join(reversed(frames[-6:]))}"
+        return msgspec.json.encode(line).decode()
+
+
+# ------------------------------------------------------------------------------------------------ asking
+
+
+def _ask(settings: Settings, ask: Ask, kind: type[T], direct: Callable[[Agent], Coroutine[Any, Any, T]] | None = None) -> T:
+    """Ask the running agent; where none runs, open its parts and do it here."""
+
+    async def asked() -> T:
+        StateDirectory(settings.state).settings()
+        try:
+            return msgspec.json.decode(await ask_running(settings.state, ask), type=kind)
+        except NoneRuns:
+            async with opened(settings) as agent:
+                found = await (direct(agent) if direct is not None else agent.owner.answer(ask))
+                return msgspec.convert(found, kind)
+
+    return asyncio.run(asked())
+
+
+@app.command()
+def status(*, state: State = None, as_json: Json = False) -> None:
+    """Show the agent at a glance."""
+
+    async def direct(agent: Agent) -> Status:
+        return msgspec.structs.replace(await agent.owner.status(), pid=NO_AGENT)
+
+    found = _ask(read(os.environ, state), Ask(What.STATUS), Status, direct)
+    screen.answer(found) if as_json else screen.status(found)
+
+
+@app.command()
+def probe(*, state: State = None, as_json: Json = False) -> None:
+    """Try again what the storage server can do."""
+    found = _ask(read(os.environ, state), Ask(What.PROBE), Probed)
+    screen.answer(found) if as_json else screen.probes(found.server, found.probes)
+
+
+@app.command()
+def grants(*, state: State = None, as_json: Json = False) -> None:
+    """Show who can reach what on this node."""
+    found = _ask(read(os.environ, state), Ask(What.GRANTS), list[Reach])
+    screen.answer(found) if as_json else screen.reaches(found)
+
+
+@app.command()
+def keys(*, state: State = None, as_json: Json = False) -> None:
+    """Show the keys that are out. Their secrets are written nowhere."""
+    found = _ask(read(os.environ, state), Ask(What.KEYS), list[KeyOut])
+    screen.answer(found) if as_json else screen.keys(found)
+
+
+@app.command()
+def pause(*, state: State = None, as_json: Json = False) -> None:
+    """Cut everybody off at once, until resume; needs no hub and survives a restart."""
+    _cut(What.PAUSE, state, as_json=as_json)
+
+
+@app.command()
+def resume(*, state: State = None, as_json: Json = False) -> None:
+    """Let everybody in again, as their newest grants say."""
+    _cut(What.RESUME, state, as_json=as_json)
+
+
+def _cut(what: What, state: Path | None, *, as_json: bool) -> None:
+    found = _ask(read(os.environ, state), Ask(what), Cut)
+    screen.answer(found) if as_json else screen.cut(found)
+    if found.problems:
+        raise Pending(f"Not enforced everywhere yet: {found.problems[0].message}", todo="The agent goes on trying.")
+
+
+@ceiling_app.command("check")
+def ceiling_check(*, state: State = None, as_json: Json = False) -> None:
+    """Check your limits file and say it in words."""
+    directory = StateDirectory(read(os.environ, state).state)
+    found = ceilings.parse(directory.ceiling_text())
+    screen.answer(found) if as_json else screen.ceiling(found, str(directory.path / "ceiling.toml"))
+
+
+# ------------------------------------------------------------------------------------------------ roots
+
+
+@app.command("import")
+def import_root(
+    root: Annotated[str, typer.Argument(help="A root of this node.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, and say how long it would take.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Take what lies in a root into the index, and wait until it is done. Goes on where it was cut off."""
+    settings = read(os.environ, state)
+    if dry_run:
+        counted = _ask(settings, Ask(What.COUNT, root), Counted)
+        screen.answer(counted) if as_json else screen.counted(counted)
+        return
+    done = _scan_through(settings, root)
+    screen.answer(done) if as_json else screen.roots([done])
+
+
+@app.command()
+def scan(
+    root: Annotated[str, typer.Argument(help="A root of this node.")], *, state: State = None, as_json: Json = False
+) -> None:
+    """Begin to compare a root with its storage."""
+    settings = read(os.environ, state)
+    found = _ask(settings, Ask(What.SCAN, root), RootStatus, lambda agent: _scan_here(agent, root))
+    screen.answer(found) if as_json else screen.roots([found])
+
+
+@app.command()
+def verify(
+    root: Annotated[str, typer.Argument(help="A root of this node; all where none is named.")] = "",
+    *,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Count a root's storage from nothing and compare it with what is known of it."""
+    found = _ask(read(os.environ, state), Ask(What.VERIFY, root), list[Verified])
+    screen.answer(found) if as_json else screen.verified(found)
+    if not all(one.same for one in found):
+        raise typer.Exit(1)
+
+
+def _scan_through(settings: Settings, name: str) -> RootStatus:
+    began = _ask(settings, Ask(What.SCAN, name), RootStatus, lambda agent: _scan_here(agent, name))
+    if began.scanning:
+        began = asyncio.run(_watched(settings, began))
+    if began.problem is not None:
+        raise error_of(began.problem)
+    return began
+
+
+async def _watched(settings: Settings, began: RootStatus) -> RootStatus:
+    """Show how a scan goes until it is over."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        bar = shown.add_task(began.name, total=began.objects or None)
+        while True:
+            found = msgspec.json.decode(await ask_running(settings.state, Ask(What.ROOTS)), type=list[RootStatus])
+            now = next((root for root in found if root.name == began.name), None)
+            if now is None:
+                raise BadInput(f"Root {began.name} was taken off this node.")
+            shown.update(bar, completed=now.scan_objects)
+            if not now.scanning or now.problem is not None:
+                return now
+            await asyncio.sleep(POLL_S)
+
+
+async def _scan_here(agent: Agent, name: str) -> RootStatus:
+    began = await agent.owner.scan(name)
+    config = next(config for config in agent.ledger.configs() if config.name == name)
+    await agent.scanner.scan_root(config.root)
+    found = next(root for root in await agent.owner.roots() if root.name == began.name)
+    return msgspec.structs.replace(found, scanning=False)

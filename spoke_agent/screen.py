@@ -1,0 +1,235 @@
+"""How ``wio-agent`` shows its answers: tables and sentences on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from protocol.errors import WioError
+from protocol.messages import Finding, ProbeLine
+from spoke_agent.access.access import Reach
+from spoke_agent.access.ceiling import Ceiling, sentences
+from spoke_agent.access.minting import KeyOut
+from spoke_agent.joining import Joined, Left
+from spoke_agent.owner import Counted, Cut, RootStatus, Status, Verified
+
+_SIGNS: Final = {Finding.YES: ("yes", "green"), Finding.NO: ("no", "yellow"), Finding.UNKNOWN: ("?", "dim")}
+_UNITS: Final = ("B", "K", "M", "G", "T", "P")
+_STEP: Final = 1024
+_FEW: Final = 10
+
+
+def answer(value: object) -> None:
+    """Print an answer as JSON."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def say(*lines: str) -> None:
+    """Print sentences of the answer."""
+    for line in lines:
+        sys.stdout.write(_safe(line) + "\n")
+
+
+def note(line: str) -> None:
+    """Say something beside the answer, on stderr."""
+    sys.stderr.write(_safe(line) + "\n")
+
+
+def failure(error: WioError, *, as_json: bool) -> None:
+    """Say what went wrong and what to do next, on stderr."""
+    if as_json:
+        sys.stderr.write(msgspec.json.encode(error.problem).decode() + "\n")
+        return
+    note(f"wio-agent: {error.message}")
+    if error.todo:
+        note(f"  {error.todo}")
+
+
+def joined(what: Joined) -> None:
+    """Show what came of joining."""
+    if what.again:
+        say(f"{what.name} has joined {what.hub} already; nothing was changed.")
+    else:
+        say(f"{what.name} has joined {what.hub}.", *(f"  {made}" for made in what.made))
+    say(f"  hub key {what.hub_fingerprint}, node key {what.node_fingerprint}", "")
+    probes(what.facts.server, what.facts.probes)
+
+
+def probes(server: str, lines: Sequence[ProbeLine]) -> None:
+    """Show the probe table."""
+    table = Table(title=Text(f"What this server can do: {_safe(server)}"), title_justify="left", box=None, pad_edge=False)
+    for column in ("capability", "", "what that means"):
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        word, style = _SIGNS[line.found]
+        table.add_row(Text(_safe(line.capability)), Text(word, style=style), Text(_safe(line.detail)))
+    _console().print(table)
+
+
+def status(what: Status) -> None:
+    """Show the agent at a glance."""
+    hub = f"connected since {_time(what.connected_since)}" if what.connected_since else "not connected"
+    if what.problem is not None:
+        hub += f": {what.problem.message}"
+    rows = [
+        ("node", f"{what.name} ({what.node})"),
+        ("agent", f"running, process {what.pid}" if what.pid else "not running: wio-agent run"),
+        ("hub", f"{what.hub}, {hub}" if what.pid else what.hub),
+        ("storage", what.storage + ("" if what.storage_ready or not what.pid else ", not reached yet")),
+        ("people", "CUT OFF: everybody (wio-agent resume)" if what.paused else f"{what.keys_out} keys are out"),
+        ("journal", f"{what.pending_rows} rows the hub has not acknowledged, {what.dirty} changes to look at"),
+    ]
+    rows += [("evicted", "the hub has removed this node: wio-agent leave")] if what.evicted else []
+    rows += [("warning", warning) for warning in what.warnings]
+    _print(("", ""), rows, head=False)
+    if what.roots:
+        say("")
+        roots(what.roots)
+
+
+def roots(what: Sequence[RootStatus]) -> None:
+    """Show roots."""
+    rows = [
+        (
+            root.name,
+            root.place,
+            root.level,
+            f"{root.objects:,}",
+            size(root.bytes),
+            f"scanning, {root.scan_objects:,} so far" if root.scanning else _scanned(root),
+        )
+        for root in what
+    ]
+    _print(("root", "place", "the hub knows", "objects", "bytes", "scanned"), rows)
+
+
+def reaches(what: Sequence[Reach]) -> None:
+    """Show who can reach what."""
+    if not what:
+        say("Nobody can reach anything on this node.")
+        return
+    rows = [
+        (
+            one.subject if one.kind == "person" else f"({one.kind})",
+            one.permission.value,
+            one.place,
+            _time(one.expires * 1_000_000) if one.expires is not None else "",
+            str(one.keys_out),
+            "" if one.enforced else "NOT ENFORCED YET",
+        )
+        for one in what
+    ]
+    _print(("who", "may", "in", "until", "keys out", ""), rows)
+    people = {one.subject: sum(other.subject == one.subject for other in what) for one in what}
+    fullest = max(people.items(), key=lambda item: item[1])
+    say(
+        "",
+        f"{len(what)} grants of {len(people)} subjects; most has {fullest[0]} with {fullest[1]} of about 600 that stay quick.",
+    )
+
+
+def keys(what: Sequence[KeyOut]) -> None:
+    """Show keys that are out."""
+    if not what:
+        say("No key is out.")
+        return
+    rows = [
+        (
+            key.access_key,
+            key.person,
+            _time(key.issued_at * 1_000_000),
+            _time(key.expires * 1_000_000),
+            "narrowed" if key.narrowed else "",
+        )
+        for key in what
+    ]
+    _print(("key", "of", "issued", "expires", ""), rows)
+
+
+def cut(what: Cut) -> None:
+    """Say what came of a pause or its end."""
+    if what.paused:
+        say("Everybody is cut off: keys and links that are out open nothing. Until: wio-agent resume")
+    else:
+        say("Everybody may do again what was granted to them.")
+    for problem in what.problems:
+        note(f"Not enforced yet: {problem.message}")
+
+
+def counted(what: Counted) -> None:
+    """Say what a dry run found."""
+    seconds = max(what.micros / 1_000_000, 0.001)
+    say(
+        f"{what.root}: {what.objects:,} objects, {size(what.bytes)}, listed in {seconds:.1f} s "
+        f"({what.objects / seconds:,.0f} objects/s). An import takes about {max(1, round(seconds * 1.5))} s."
+    )
+
+
+def verified(what: Sequence[Verified]) -> None:
+    """Say whether roots agree with their storage."""
+    if not what:
+        say("There is no root to compare.")
+    for one in what:
+        if one.same:
+            say(f"{one.stored.root}: {one.objects:,} objects, {size(one.bytes)}: the same as in storage.")
+        else:
+            say(
+                f"{one.stored.root}: storage has {one.stored.objects:,} objects, {size(one.stored.bytes)}; "
+                f"known are {one.objects:,}, {size(one.bytes)}: DIFFERENT."
+            )
+            note("Changes under way look like this too. Bring it up to date: wio-agent scan " + one.stored.root)
+
+
+def ceiling(what: Ceiling, path: str) -> None:
+    """Show the owner's limits."""
+    say(f"{path} is good.", *(f"  {sentence}" for sentence in sentences(what)))
+
+
+def left(what: Left) -> None:
+    """Say what leaving removed."""
+    say(f"{what.name} has left. Removed:", *(f"  {one}" for one in what.removed), "Your data is as it was.", what.todo)
+
+
+def size(count: int) -> str:
+    """Return bytes for people: 2.4G."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < _STEP or unit == _UNITS[-1]:
+            return f"{value:.1f}{unit}" if unit != "B" and value < _FEW else f"{value:.0f}{unit}"
+        value /= _STEP
+    return str(count)  # pragma: no cover - the loop ends at its last unit
+
+
+def _scanned(root: RootStatus) -> str:
+    if root.problem is not None:
+        return f"failed: {root.problem.message}"
+    return _time(root.scanned_at) if root.scanned_at is not None else "never"
+
+
+def _time(micros: int) -> str:
+    return dt.datetime.fromtimestamp(micros // 1_000_000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool = True) -> None:
+    table = Table(box=None, pad_edge=False, show_header=head, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_safe(cell)) for cell in row))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _safe(text: str) -> str:
+    """Return text without anything a terminal would act on."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

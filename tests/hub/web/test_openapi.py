@@ -1,0 +1,229 @@
+"""The API's description, held against what the hub really answers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import httpx
+import pytest
+
+Document = dict[str, Any]
+
+_PLAIN: Final = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+_NOTES: Final = {"title", "description", "default"}
+_KNOWN: Final = _NOTES | {
+    "$ref",
+    "type",
+    "enum",
+    "anyOf",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "minimum",
+    "maximum",
+    "maxLength",
+}
+
+
+def check(document: Document, schema: Document, value: Any, at: str = "$") -> None:
+    """Assert that a value is what a schema says. Knows the words that our document uses, and fails on any other."""
+    assert set(schema) <= _KNOWN, f"{at}: a word this check does not know: {set(schema) - _KNOWN}"
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/components/schemas/")
+        check(document, document["components"]["schemas"][name], value, at)
+    if "anyOf" in schema:
+        assert any(_fits(document, one, value) for one in schema["anyOf"]), f"{at}: {value!r} is none of {schema['anyOf']}"
+    if "enum" in schema:
+        assert value in schema["enum"], f"{at}: {value!r}"
+    if "type" in schema:
+        _check_type(schema["type"], value, at)
+    if isinstance(value, dict):
+        _check_object(document, schema, value, at)
+    elif isinstance(value, list):
+        _check_array(document, schema, value, at)
+    elif isinstance(value, str):
+        assert len(value) <= schema.get("maxLength", len(value)), at
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        assert schema.get("minimum", value) <= value <= schema.get("maximum", value), at
+
+
+def _check_type(word: str, value: Any, at: str) -> None:
+    if word == "null":
+        assert value is None, f"{at}: {value!r} is not null"
+        return
+    assert isinstance(value, _PLAIN[word]), f"{at}: {value!r} is no {word}"
+    assert word == "boolean" or not isinstance(value, bool), f"{at}: {value!r} is no {word}"
+
+
+def _check_object(document: Document, schema: Document, value: dict[str, Any], at: str) -> None:
+    properties = schema.get("properties", {})
+    rest = schema.get("additionalProperties", True)
+    assert set(schema.get("required", [])) <= set(value), f"{at}: missing {set(schema['required']) - set(value)}"
+    for name, part in value.items():
+        if name in properties:
+            check(document, properties[name], part, f"{at}.{name}")
+        elif isinstance(rest, dict):
+            check(document, rest, part, f"{at}.{name}")
+        else:
+            # An answer's type allows a newer hub to add fields; this hub is of this version, so it has none to add.
+            assert "properties" not in schema, f"{at}: {name} is not described"
+
+
+def _check_array(document: Document, schema: Document, value: list[Any], at: str) -> None:
+    first = schema.get("prefixItems", [])
+    assert schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)), at
+    for index, part in enumerate(value):
+        one = first[index] if index < len(first) else schema.get("items", {})
+        if one is not False:
+            check(document, one, part, f"{at}[{index}]")
+
+
+def _fits(document: Document, schema: Document, value: Any) -> bool:
+    try:
+        check(document, schema, value)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+async def document(hub: Any) -> Document:
+    """The document as it is served, without a token."""
+    answer = await hub.http.get("/openapi.json")
+    assert answer.status_code == 200
+    described: Document = answer.json()
+    return described
+
+
+def hold(document: Document, answer: httpx.Response) -> str:
+    """Hold an answer against the document; return the id of its operation."""
+    path, item = _match(document, answer.request.url.path)
+    operation = item[answer.request.method.lower()]
+    described = operation["responses"]
+    assert str(answer.status_code) in described, f"{answer.request.method} {path} answered {answer.status_code}: {answer.text}"
+    content = described[str(answer.status_code)].get("content")
+    if content is None:
+        assert answer.content == b""
+    else:
+        assert answer.headers["content-type"] == "application/json"
+        check(document, content["application/json"]["schema"], answer.json())
+    return str(operation["operationId"])
+
+
+def _match(document: Document, path: str) -> tuple[str, Document]:
+    for template, item in document["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            return template, item
+    raise AssertionError(f"{path} is not described")
+
+
+def test_the_check_itself_notices_what_is_wrong(document: Document) -> None:
+    person = {"$ref": "#/components/schemas/Person"}
+    good = {"id": 1, "username": "a", "email": "a@b", "admin": False, "created_at": 0}
+    check(document, person, good)
+    for bad in (good | {"id": "1"}, good | {"admin": 0}, good | {"id": True}, {"id": 1}, good | {"password": "x"}, [], None):
+        with pytest.raises(AssertionError):
+            check(document, person, bad)
+
+
+def test_every_operation_has_an_id_a_summary_a_tag_and_the_errors_anybody_can_meet(document: Document) -> None:
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations) == 26
+    for one in operations:
+        assert one["summary"].endswith((".", ";"))
+        assert len(one["tags"]) == 1
+        assert {"500", "503"} <= set(one["responses"])
+        assert ("401" in one["responses"]) == (one.get("security") != [] or one["operationId"] == "login")
+        if "requestBody" in one or "parameters" in one:
+            assert "400" in one["responses"]
+
+
+def test_what_people_send_is_described_as_strictly_as_it_is_read(document: Document) -> None:
+    schemas = document["components"]["schemas"]
+    sent = [name for name in schemas if name.startswith("New") or name == "Login"]
+    assert len(sent) == 7
+    for name in sent:
+        assert schemas[name]["additionalProperties"] is False
+    assert schemas["NewAccount"]["required"] == ["email", "username", "password"]
+
+
+def test_every_reference_leads_somewhere(document: Document) -> None:
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
+    assert names == set(document["components"]["schemas"])
+
+
+async def test_every_route_answers_what_its_description_says(document: Document, hub: Any, joined: Any) -> None:
+    """Walk the whole API as two people with a node that says yes; every operation answers well once, most also badly."""
+    seen: set[str] = set()
+
+    async def ask(method: str, path: str, status: int, who: dict[str, str] | None = None, **body: Any) -> Any:
+        kwargs = {"json": body} if body else {}
+        answer = await hub.http.request(method, path, headers=who or {}, **kwargs)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        operation = hold(document, answer)
+        if status < 300:
+            seen.add(operation)
+        return answer.json() if answer.content else None
+
+    account = {"username": "walker", "email": "walker@lab.example", "password": "correct horse battery"}
+    walker = {"Authorization": f"Bearer {(await ask('POST', '/accounts', 201, **account))['token']}"}
+    friend = await hub.register("friend")
+    await ask("POST", "/accounts", 409, **account)
+    await ask("POST", "/accounts", 400, **account | {"username": "../x"})
+    login = {"email": account["email"], "password": account["password"]}
+    other = {"Authorization": f"Bearer {(await ask('POST', '/sessions', 201, **login))['token']}"}
+    await ask("POST", "/sessions", 401, **login | {"password": "something else"})
+    await ask("DELETE", "/sessions/current", 204, other)
+    await ask("GET", "/me", 401, other)
+    await ask("GET", "/me", 200, walker)
+    await ask("GET", "/hub", 200)
+    assert (await ask("GET", "/health", 200))["ok"]
+    await ask("POST", "/invitations", 201, walker, name="unused")
+    await ask("POST", "/invitations", 400, walker, life_s=-1)
+    await ask("GET", "/nodes/nowhere", 404, walker)
+    root = {"node": "walk1", "name": "data", "kind": "private", "bucket": "lab", "accept_visible_names": True}
+    async with joined(hub, walker, "walk1"):
+        await ask("GET", "/nodes", 200, walker)
+        await ask("GET", "/nodes/walk1", 200, walker)
+        await ask("POST", "/roots", 201, walker, **root)
+        await ask("POST", "/roots", 409, walker, **root)
+        await ask("POST", "/roots", 404, walker, **root | {"node": "nowhere", "name": "other"})
+        await ask("GET", "/roots", 200, walker)
+        await ask("GET", "/roots/walk1/data", 200, walker)
+        await ask("GET", "/roots/walk1/nothing", 404, walker)
+        await ask("POST", "/roots/walk1/data/scan", 200, walker)
+        await ask("GET", "/roots/walk1/data/scan", 200, walker)
+        await ask("POST", "/workspaces", 201, walker, name="scans", root="walk1/data")
+        await ask("POST", "/workspaces", 409, walker, name="scans", root="walk1/data")
+        await ask("GET", "/workspaces?which=mine", 200, walker)
+        await ask("GET", "/workspaces?which=nonsense", 400, walker)
+        await ask("GET", "/workspaces/me/scans", 200, walker)
+        await ask("GET", "/workspaces/walker/scans", 404, friend)
+        await ask("PUT", "/workspaces/me/scans/shares/friend", 200, walker, permission="write")
+        await ask("PUT", "/workspaces/me/scans/shares/nobody-here", 404, walker, permission="read")
+        await ask("PUT", "/workspaces/me/scans/shares/friend", 400, walker, permission="everything")
+        assert await ask("GET", "/workspaces/me/scans/shares", 200, walker)
+        assert await ask("GET", "/workspaces?which=shared", 200, friend)
+        key = "A" * 42 + "A"
+        await ask("POST", "/credentials", 201, friend, client_key=key, paths=["walker/scans/"])
+        await ask("POST", "/credentials", 404, friend, client_key=key, paths=["walker/nothing/"])
+        await ask("POST", "/credentials", 400, friend, client_key="?", paths=["walker/scans/"])
+        assert (await ask("DELETE", "/workspaces/me/scans/shares/friend", 200, walker))["receipts"]
+        await ask("DELETE", "/workspaces/me/scans/shares/friend", 404, walker)
+        await ask("GET", "/files?path=scans", 200, walker)
+        await ask("GET", "/files?path=walker/scans", 404, friend)
+        await ask("GET", "/files", 400, walker)
+        await ask("GET", "/search?q=ext:txt&facets=ext,node&sort=newest", 200, walker)
+        await ask("GET", "/search?q=size%3E%3E", 400, walker)
+        await ask("GET", "/search?cursor=forged", 400, walker)
+        assert await ask("GET", "/audit?limit=50", 200, walker)
+        await ask("GET", "/audit?limit=0", 400, walker)
+        await ask("DELETE", "/nodes/walk1", 403, friend)
+        await ask("DELETE", "/nodes/walk1", 204, walker)
+    described = {one["operationId"] for item in document["paths"].values() for one in item.values()}
+    assert seen == described

@@ -1,0 +1,173 @@
+"""What only the embedded engine can show: crashes, damage, two processes at once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import Conflict, Internal
+from search.document import Document, Gone
+from search.engine import Asked, Sort
+from search.query import parse
+from search.tantivy import Tantivy
+
+KEYS = 300
+
+
+def history(first: int, count: int) -> list[Document | Gone]:
+    """Return changes ``first`` … of one history that every process of these tests knows."""
+    return [
+        Gone(1, f"k{r * 7919 % KEYS}", r)
+        if r % 7 == 0
+        else Document(1, 1, f"k{r * 7919 % KEYS}", f"folder/k{r * 7919 % KEYS}.txt", r, r, r)
+        for r in range(first, first + count)
+    ]
+
+
+def after(position: int) -> dict[str, int]:
+    """Return what is there after ``position`` changes: key to size."""
+    living: dict[str, int] = {}
+    for change in history(1, position):
+        if isinstance(change, Document):
+            living[change.key] = change.size
+        else:
+            living.pop(change.key, None)
+    return living
+
+
+async def content(engine: Tantivy) -> dict[str, int]:
+    page = await engine.search(Asked(parse("ext:txt folder", 0), frozenset({1}), sort=Sort.PATH, limit=10_000))
+    assert page.total == len(page.hits)
+    return {hit.document.key: hit.document.size for hit in page.hits}
+
+
+WRITER = """
+import asyncio, importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("told", sys.argv[1])
+told = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(told)
+
+async def main():
+    engine = told.Tantivy(Path(sys.argv[2]))
+    await engine.open()
+    at = await engine.position()
+    while True:
+        await engine.write(told.history(at + 1, 200))
+        at += 200
+        print("committing", at, flush=True)
+        await engine.commit(at)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_in_mid_commit_it_opens_again_at_a_position_that_is_true(tmp_path: Path) -> None:
+    chance = random.Random(3)  # noqa: S311 - to repeat a test, not to keep a secret
+    last = 0
+    for _ in range(8):
+        with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
+            [sys.executable, "-c", WRITER, __file__, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(chance.randint(2, 12)):
+                asked = int(writer.stdout.readline().split()[1])
+            for _ in range(chance.randrange(200_000)):  # a moment that no two rounds share
+                pass
+            writer.send_signal(signal.SIGKILL)
+        engine = Tantivy(tmp_path)
+        await engine.open()
+        position = await engine.position()
+        assert last <= asked - 200 <= position
+        assert position % 200 == 0
+        assert await content(engine) == after(position)
+        last = position
+        await engine.close()
+    assert last > 0
+
+
+@pytest.mark.parametrize("damage", ["meta is nonsense", "a segment is cut off", "a segment is missing", "meta is missing"])
+async def test_what_cannot_be_opened_is_started_anew(tmp_path: Path, damage: str) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.write(history(1, 100))
+    await engine.commit(100)
+    await engine.close()
+    (home,) = tmp_path.glob("tantivy-*")  # noqa: ASYNC240 - nothing else runs here
+    (segment, *_) = home.glob("*.term")
+    match damage:
+        case "meta is nonsense":
+            (home / "meta.json").write_text("{nonsense")
+        case "meta is missing":
+            (home / "meta.json").unlink()
+        case "a segment is cut off":
+            segment.write_bytes(segment.read_bytes()[:20])
+        case "a segment is missing":
+            segment.unlink()
+    again = Tantivy(tmp_path)
+    await again.open()
+    assert (await again.position(), await content(again)) == (0, {})
+    await again.write(history(1, 100))
+    await again.commit(100)
+    assert await content(again) == after(100)
+    await again.close()
+
+
+async def test_an_index_of_another_format_makes_room(tmp_path: Path) -> None:
+    (tmp_path / "tantivy-0").mkdir(parents=True)
+    (tmp_path / "tantivy-0" / "meta.json").write_text("old")
+    (tmp_path / "kept").write_text("not ours")
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "tantivy-1"]  # noqa: ASYNC240 - nothing else runs here
+    await engine.close()
+
+
+async def test_what_was_committed_is_there_after_a_close_and_what_was_not_is_gone(tmp_path: Path) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.open()  # again: nothing happens
+    await engine.write(history(1, 50))
+    await engine.commit(50)
+    await engine.write(history(51, 50))
+    await engine.close()
+    await engine.close()
+    with pytest.raises(Internal):
+        await engine.write(history(1, 1))
+    again = Tantivy(tmp_path)
+    await again.open()
+    assert (await again.position(), await content(again)) == (50, after(50))
+    await again.write(history(51, 50))
+    await again.commit(100)
+    assert await content(again) == after(100)
+    await again.close()
+
+
+async def test_a_second_process_is_told_and_destroys_nothing(tmp_path: Path) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.write(history(1, 50))
+    await engine.commit(50)
+    with pytest.raises(Conflict) as caught:
+        await Tantivy(tmp_path).open()
+    assert caught.value.todo
+    assert await content(engine) == after(50)
+    await engine.close()
+
+
+async def test_a_position_never_goes_back(tmp_path: Path) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.write(history(1, 10))
+    await engine.commit(10)
+    await engine.commit(3)
+    assert await engine.position() == 10
+    await engine.close()
