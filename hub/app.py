@@ -24,12 +24,14 @@ from hub.db.database import Database
 from hub.db.migrate import upgrade
 from hub.db.tables import users
 from hub.gateway.connections import Connections
-from hub.gateway.socket_stub import agent_route
+from hub.gateway.gateway import Gateway
+from hub.gateway.route import agent_route
 from hub.home import hold, make_home, open_secret, trouble
 from hub.services.accounts import Accounts
 from hub.services.audit import Audit
 from hub.services.credentials import Issuing
 from hub.services.enrolment import Enrolment
+from hub.services.evicted import EvictedNodes
 from hub.services.grantsets import GrantSets
 from hub.services.health import HubHealth
 from hub.services.hub_key import SecretKeys, open_hub_key
@@ -43,7 +45,7 @@ from hub.services.settling import Settling
 from hub.services.sharing import Sharing
 from hub.services.workspaces import Workspaces
 from hub.settings import Registration, Settings
-from hub.web.call import Services
+from hub.web.call import Services, address_of
 from hub.web.problems import add_headers, answer
 from hub.web.routes import people_routes
 from protocol.api import HubInfo
@@ -143,7 +145,7 @@ class Wiring:
         clock: Clock,
         chance: Chance,
     ) -> None:
-        agents = self.agents = Connections()
+        agents = Connections()
         audit = Audit(database=database, clock=clock)
         sets = GrantSets(database=database, agents=agents, clock=clock, chance=chance, hub_key=hub_key)
         settling = self.settling = Settling(database=database, agents=agents, clock=clock, audit=audit, sets=sets)
@@ -176,7 +178,19 @@ class Wiring:
         )
         sharing = Sharing(database=database, clock=clock, chance=chance, audit=audit, sets=sets, settling=settling)
         reach = People(database=database, clock=clock)
-        self.ingest = Ingest(database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed)
+        ingest = Ingest(database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed)
+        self.gateway = Gateway(
+            connections=agents,
+            hub_key=hub_key,
+            clock=clock,
+            chance=chance,
+            enrolment=enrolment,
+            evicted=EvictedNodes(database=database),
+            roots=roots,
+            settling=settling,
+            ingest=ingest,
+            address_of=address_of,
+        )
         self.services = Services(
             info=_info(settings, hub_key),
             health=HubHealth(database=database, engine=engine, data=settings.data),
@@ -186,7 +200,9 @@ class Wiring:
             workspaces=Workspaces(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets),
             sharing=sharing,
             issuing=Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=sets),
-            searching=Searching(database=database, engine=engine, reach=reach, clock=clock, cursor_key=keys.cursors),
+            searching=Searching(
+                database=database, engine=engine, reach=reach, agents=agents, clock=clock, cursor_key=keys.cursors
+            ),
             audit=audit,
             proxy_hops=settings.proxy_hops,
         )
@@ -214,7 +230,7 @@ def create_app(settings: Settings, *, clock: Clock, chance: Chance) -> Litestar:
             hub_key = await open_hub_key(database, keys, chance)
             engine = await stack.enter_async_context(open_engine(settings))
             wiring = Wiring(settings, database, engine, keys, hub_key, clock=clock, chance=chance)
-            app.state.update({"services": wiring.services, "database": database, "wiring": wiring})
+            app.state.update({"services": wiring.services, "gateway": wiring.gateway, "database": database})
             app.state.nobody = await _nobody(database)
             await stack.enter_async_context(_kept_going("indexing", wiring.indexing.run))
             await stack.enter_async_context(_kept_going("settling", lambda: _retrying(wiring.settling)))
@@ -249,7 +265,7 @@ async def _kept_going(what: str, run: Callable[[], Awaitable[None]]) -> AsyncIte
         while True:
             try:
                 await run()
-            except Exception:
+            except Exception:  # noqa: BLE001  - logged whole, and the loop goes on
                 _LOG.exception("The %s loop failed; it begins again in %s s", what, AGAIN_S)
             await asyncio.sleep(AGAIN_S)
 

@@ -11,7 +11,7 @@ import getpass
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn, Optional, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 import typer
@@ -31,14 +31,14 @@ app = typer.Typer(
 user = typer.Typer(no_args_is_help=True, help="Accounts.")
 app.add_typer(user, name="user")
 
-Data = Annotated[Optional[str], typer.Option("--data", help="The data directory; WIO_DATA.", show_default=False)]
+Data = Annotated[str | None, typer.Option("--data", help="The data directory; WIO_DATA.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command()
 def serve(
-    host: Annotated[Optional[str], typer.Option(help="Address to listen on; WIO_HOST.", show_default=False)] = None,
-    port: Annotated[Optional[str], typer.Option(help="Port; 0 takes any free one; WIO_PORT.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; WIO_HOST.", show_default=False)] = None,
+    port: Annotated[str | None, typer.Option(help="Port; 0 takes any free one; WIO_PORT.", show_default=False)] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +83,7 @@ def settings(data: Data = None, as_json: Json = False) -> None:
 
 
 @user.command("create")
-def user_create(
+def user_create(  # noqa: PLR0917  - typer reads arguments and options from the signature
     email: str,
     username: str,
     admin: Annotated[bool, typer.Option("--admin", help="Let them see and administer everything on this hub.")] = False,

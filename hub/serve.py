@@ -57,8 +57,9 @@ def _reason(error: Exception) -> str:
 
 
 async def serve(settings: Settings, *, ready: Callable[[Settings, bool], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ``ready`` is called once, when it listens, with the settings and the port in use, and
-    whether nobody has an account yet.
+    """Serve until SIGINT or SIGTERM.
+
+    ``ready`` is called once, when it listens, with the settings and the port in use, and whether nobody has an account yet.
 
     Raises any error of ``protocol.errors`` that keeps the hub from starting.
     """

@@ -70,6 +70,11 @@ def path_term(path: str) -> str:
     return f"x{path.encode().hex()}"
 
 
+def path_of(term: str) -> str:
+    """Give back the path of a term."""
+    return bytes.fromhex(term[1:]).decode()
+
+
 def spaced(text: str) -> str:
     """Return folded text with its white space replaced, as names and paths are indexed for patterns."""
     return text.translate(_SPACES)

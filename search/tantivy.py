@@ -11,6 +11,7 @@ into the index first.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,10 +22,10 @@ import msgspec
 import tantivy
 
 from protocol.errors import BadCursor, Conflict, Internal
-from search.conditions import IN_PATH, LEVELS, WHOLE, Condition, Conditions, every, ranks, without
+from search.conditions import IN_NAME, IN_PATH, LEVELS, WHOLE, Condition, Conditions, every, ranks, without
 from search.document import Document, Gone
 from search.engine import Asked, FacetKind, Found, Page, Sort, Stats, Tally
-from search.fields import FORMAT, MARKER, from_index, identity, marker, path_term, schema, to_index
+from search.fields import FORMAT, MARKER, from_index, identity, marker, path_of, path_term, schema, to_index
 
 _HEAP_BYTES: Final = 64 * 1024 * 1024
 """What the writer may hold before it writes a segment by itself; not searchable before the commit."""
@@ -43,12 +44,20 @@ _RECENCY: Final = float(2**63)
 
 T = TypeVar("T")
 _Position = tuple[float | int | str, ...]
+_After = tuple[Any, str]
+"""Where a page goes on: the value sorted by, and the identity."""
+_RankedAfter = tuple[int, int, str]
+"""The same by relevance: level, time, identity."""
 
 
 class Tantivy:
-    """``engine.Engine`` over one directory, which belongs to it alone. One process at a time can have it open."""
+    """``engine.Engine`` over one directory, which belongs to it alone. One process at a time can have it open.
 
-    def __init__(self, folder: Path) -> None:
+    Up to ``few`` files are ranked outside of the index, in one look; more of them inside, in one look for each level.
+    """
+
+    def __init__(self, folder: Path, *, few: int = 2000) -> None:
+        self._few_files = few
         self._home = folder
         self._folder = folder / f"tantivy-{FORMAT}"
         self._index: tantivy.Index | None = None
@@ -208,36 +217,70 @@ class Tantivy:
         fits = every([readable, self._conditions.at(asked.query, IN_PATH)])
         total, size, facets = _tallied(searcher, fits, asked.facets, asked.facet_size)
         if asked.sort is not Sort.RELEVANCE:
-            window = self._window(searcher, fits, asked.sort, _after(asked.after, asked.sort), asked.limit)
+            after = _after(asked.after, asked.sort)
+            window = self._window(searcher, fits, asked.sort, after, asked.limit) if total else []
             hits = tuple(Found(found, 0.0, (value, found.root, found.key)) for value, found in window)
         else:
-            hits = self._ranked(searcher, readable, asked)
+            place = _ranked_after(asked.after)
+            few = total <= self._few_files
+            ranked = self._few(searcher, fits, asked, place, total) if few else self._many(searcher, readable, asked, place)
+            hits = tuple(
+                Found(found, level + found.mtime / _RECENCY, (level, found.mtime, found.root, found.key))
+                for level, found in ranked
+            )
         return Page(hits, total, size, facets)
 
-    def _ranked(self, searcher: tantivy.Searcher, readable: Condition, asked: Asked) -> tuple[Found, ...]:
-        """Return one page by relevance: level by level, each newest first."""
-        first, rest = WHOLE, None
-        if asked.after is not None:
-            rest = _after(asked.after[1:], Sort.RELEVANCE)
-            first = int(asked.after[0])
-            if first not in LEVELS or first != asked.after[0]:
-                raise _bad_cursor()
-        hits: list[Found] = []
+    def _few(
+        self, searcher: tantivy.Searcher, fits: Condition, asked: Asked, after: _RankedAfter | None, total: int
+    ) -> list[tuple[int, Document]]:
+        """Return one page by relevance from few files: all of them with their level at once, sorted here."""
+        if not total:
+            return []
+        if ranks(asked.query):
+            counted = [(tantivy.Occur.Must, tantivy.Query.const_score_query(fits, IN_PATH))]
+            for level in (IN_NAME, WHOLE):
+                higher = tantivy.Query.const_score_query(self._conditions.at(asked.query, level), 1)
+                counted.append((tantivy.Occur.Should, higher))
+            hits = searcher.search(tantivy.Query.boolean_query(counted), total, count=False).hits
+        else:
+            hits = [(WHOLE, address) for _, address in searcher.search(fits, total, count=False).hits]
+        times = searcher.fast_field_values("mtime", [address for _, address in hits])
+        rows = sorted(
+            ((-int(level), -int(time or 0), address) for (level, address), time in zip(hits, times, strict=True)),
+            key=lambda row: row[:2],
+        )
+        if after is not None:
+            rows = [row for row in rows if row[:2] >= (-after[0], -after[1])]
+        page: list[tuple[int, Document]] = []
+        for (level, time), group in itertools.groupby(rows, key=lambda row: row[:2]):
+            if len(page) >= asked.limit:
+                break
+            equal = sorted((from_index(searcher.doc(address)) for *_, address in group), key=lambda d: identity(d.root, d.key))
+            if after is not None and (-level, -time) == after[:2]:
+                equal = [d for d in equal if identity(d.root, d.key) > after[2]]
+            page += [(-level, d) for d in equal]
+        return page[: asked.limit]
+
+    def _many(
+        self, searcher: tantivy.Searcher, readable: Condition, asked: Asked, after: _RankedAfter | None
+    ) -> list[tuple[int, Document]]:
+        """Return one page by relevance from many files: level by level, as many as are needed."""
+        page: list[tuple[int, Document]] = []
         above: Condition | None = None
         for level in LEVELS if ranks(asked.query) else LEVELS[:1]:
             here = every([readable, self._conditions.at(asked.query, level)])
-            if level <= first and len(hits) < asked.limit:
+            if after is None or level <= after[0]:
                 only = here if above is None else without(here, above)
-                window = self._window(searcher, only, Sort.RELEVANCE, rest if level == first else None, asked.limit - len(hits))
-                hits += [
-                    Found(found, level + found.mtime / _RECENCY, (level, found.mtime, found.root, found.key))
-                    for _, found in window
-                ]
+                rest = after[1:] if after is not None and level == after[0] else None
+                window = self._window(searcher, only, Sort.RELEVANCE, rest, asked.limit - len(page))
+                page += [(level, found) for _, found in window]
+            if len(page) >= asked.limit:
+                break
             above = here
-        return tuple(hits)
+        return page
 
     def _window(
-        self, searcher: tantivy.Searcher, fits: Condition, sort: Sort, after: tuple[Any, str] | None, limit: int
+        self, searcher: tantivy.Searcher, fits: Condition, sort: Sort, after: _After | None, limit: int
     ) -> list[tuple[Any, Document]]:
         """Return up to ``limit`` documents behind ``after`` with what they are sorted by, in the one exact order.
 
@@ -246,27 +289,27 @@ class Tantivy:
         """
         if limit <= 0:
             return []
-        found: list[tuple[Any, Document]] = []
+        page: list[tuple[Any, Document]] = []
         if after is not None:
             value, last = after
             equal = every([fits, self._equal(sort, value), self._behind("id", last)])
-            found += self._by_identity(searcher, equal, value, limit)
+            page += self._by_identity(searcher, equal, value, limit)
             fits = every([fits, self._beyond(sort, value)])
-        need = limit - len(found)
+        need = limit - len(page)
         if need == 0:
-            return found
+            return page
         field, order = _ORDERS[sort]
-        hits = searcher.search(fits, need, count=False, order_by_field=field, order=order).hits
-        edge = hits[-1][0] if len(hits) == need else None
-        whole = [(value, from_index(searcher.doc(address))) for value, address in hits if value != edge]
+        # One more than needed: it tells whether the page ends between two values or inside one.
+        hits = searcher.search(fits, need + 1, count=False, order_by_field=field, order=order).hits
+        edge = hits[-1][0] if len(hits) > need and hits[-1][0] == hits[-2][0] else None
+        whole = [(value, from_index(searcher.doc(address))) for value, address in hits[:need] if value != edge]
         whole.sort(key=lambda hit: identity(hit[1].root, hit[1].key))
         whole.sort(key=lambda hit: hit[0], reverse=order == tantivy.Order.Desc)
-        found += [(found.path if field == "path" else value, found) for value, found in whole]
+        page += [(found.path if field == "path" else value, found) for value, found in whole]
         if edge is not None:
-            value = edge if field != "path" else bytes.fromhex(edge[1:]).decode()
-            equal = every([fits, self._equal(sort, value)])
-            found += self._by_identity(searcher, equal, value, limit - len(found))
-        return found
+            value = edge if field != "path" else path_of(edge)
+            page += self._by_identity(searcher, every([fits, self._equal(sort, value)]), value, limit - len(page))
+        return page
 
     def _by_identity(
         self, searcher: tantivy.Searcher, equal: Condition, value: float | str, limit: int
@@ -360,7 +403,16 @@ def _value(key: str | float) -> str:
     return key if isinstance(key, str) else str(int(key))
 
 
-def _after(after: _Position | None, sort: Sort) -> tuple[Any, str] | None:
+def _ranked_after(after: _Position | None) -> _RankedAfter | None:
+    if after is None:
+        return None
+    rest = _after(after[1:], Sort.RELEVANCE)
+    if rest is None or type(after[0]) is not int or after[0] not in LEVELS:
+        raise _bad_cursor()
+    return after[0], *rest
+
+
+def _after(after: _Position | None, sort: Sort) -> _After | None:
     """Check a position that came back from outside; return the value sorted by and the identity."""
     if after is None:
         return None

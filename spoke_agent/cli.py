@@ -15,12 +15,10 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, WioError, error_of
 from spoke_agent import screen
@@ -28,12 +26,15 @@ from spoke_agent.access import ceiling as ceilings
 from spoke_agent.access.access import Reach
 from spoke_agent.access.minting import KeyOut
 from spoke_agent.access.state import StateDirectory
-from spoke_agent.agent import Agent, clock, opened
 from spoke_agent.control import NoneRuns, ask_running
-from spoke_agent.joining import Joining, Wanted, owner_key
 from spoke_agent.owner import Ask, Counted, Cut, Probed, RootStatus, Status, Verified, What
 from spoke_agent.settings import STATE_VARIABLE, Settings, read
-from spoke_agent.storage.sigv4 import Key
+
+if TYPE_CHECKING:
+    from spoke_agent.agent import Agent
+    from spoke_agent.storage.sigv4 import Key
+
+# What needs a connection to storage or hub is imported where it is used: the rest answers in half the time.
 
 T = TypeVar("T")
 
@@ -90,6 +91,9 @@ def join(
     as_json: Json = False,
 ) -> None:
     """Add this machine's storage server to a hub. Running it again is harmless."""
+    from spoke_agent.agent import clock  # noqa: PLC0415 - see above
+    from spoke_agent.joining import Joining, Wanted  # noqa: PLC0415 - see above
+
     settings = read(os.environ, state)
     text = _join_string(string)
     wanted = Wanted(
@@ -119,6 +123,9 @@ def leave(
     as_json: Json = False,
 ) -> None:
     """Remove everything wio made on the storage server and here. Your data stays."""
+    from spoke_agent.agent import clock  # noqa: PLC0415 - see above
+    from spoke_agent.joining import Joining  # noqa: PLC0415 - see above
+
     settings = read(os.environ, state)
     directory = StateDirectory(settings.state)
     there = directory.settings()
@@ -147,6 +154,9 @@ def _join_string(text: str) -> str:
 
 
 def _owner(url: str, *, admin_env: bool, admin_key: str) -> Key:
+    from spoke_agent.joining import owner_key  # noqa: PLC0415 - see above
+    from spoke_agent.storage.sigv4 import Key  # noqa: PLC0415 - see above
+
     if admin_env:
         return owner_key(os.environ, url)
     if not sys.stdin.isatty() and not admin_key:
@@ -188,6 +198,8 @@ def _run(settings: Settings) -> None:
 
 
 async def _running(settings: Settings) -> None:
+    from spoke_agent.agent import Agent  # noqa: PLC0415 - see above
+
     stop, log = asyncio.Event(), logging.getLogger("spoke_agent")
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -228,6 +240,8 @@ def _ask(settings: Settings, ask: Ask, kind: type[T], direct: Callable[[Agent], 
         try:
             return msgspec.json.decode(await ask_running(settings.state, ask), type=kind)
         except NoneRuns:
+            from spoke_agent.agent import opened  # noqa: PLC0415 - see above
+
             async with opened(settings) as agent:
                 found = await (direct(agent) if direct is not None else agent.owner.answer(ask))
                 return msgspec.convert(found, kind)
@@ -350,6 +364,9 @@ def _scan_through(settings: Settings, name: str) -> RootStatus:
 
 async def _watched(settings: Settings, began: RootStatus) -> RootStatus:
     """Show how a scan goes until it is over."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - see above
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as shown:
         bar = shown.add_task(began.name, total=began.objects or None)

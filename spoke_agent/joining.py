@@ -6,14 +6,15 @@ removed again where the hub refuses. The owner's admin key is used for these ste
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from protocol.errors import AlreadyJoined, BadSetting, StorageRefused, WioError
+from protocol.errors import AlreadyJoined, BadSetting, StorageRefused, StorageUnreachable, WioError
 from protocol.identity import JoinString, fingerprint, public_bytes, to_text
 from protocol.messages import Wishes
 from protocol.names import check_name
@@ -28,6 +29,8 @@ from spoke_agent.storage.sigv4 import Key
 
 ROOT_USER: Final = "MINIO_ROOT_USER"
 ROOT_PASSWORD: Final = "MINIO_ROOT_PASSWORD"  # noqa: S105 - the name of a variable
+STARTING_S: Final = (0.2, 0.4, 0.8, 1.6)
+"""Waits between tries at a server that does not answer: one that has just been started takes a moment to manage users."""
 _MC_HOST: Final = "MC_HOST_"
 
 
@@ -97,12 +100,19 @@ class Joining:
     """The steps. ``clock`` gives Unix microseconds, ``chance`` that many random bytes."""
 
     def __init__(
-        self, settings: Settings, state: StateDirectory, *, clock: Callable[[], int], chance: Callable[[int], bytes]
+        self,
+        settings: Settings,
+        state: StateDirectory,
+        *,
+        clock: Callable[[], int],
+        chance: Callable[[int], bytes],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self._state = state
         self._clock = clock
         self._chance = chance
+        self._pause = pause
 
     # -------------------------------------------------------------------------------------------------- join
 
@@ -141,9 +151,7 @@ class Joining:
     ) -> Joined:
         keys = self._state.secrets() if self._state.has_secrets() else Secrets(self._chance(32), self._chance(32))
         label = there.storage.label if there is not None else wanted.name or _label(keys)
-        user = await make_agent_user(
-            url, wanted.owner, label, region=wanted.region, clock=self._clock, replace=there is not None
-        )
+        user = await self._make_user(wanted, label, url, replace=there is not None)
         try:
             keys = Secrets(keys.node_seed, keys.master, user.secret_key)
             storage = StorageSettings("minio", url, user.access_key, endpoints, label, wanted.region)
@@ -169,6 +177,16 @@ class Joining:
             f"On the hub: node {welcome.name}.",
         )
         return self._said(settings, facts, made)
+
+    async def _make_user(self, wanted: Wanted, label: str, url: str, *, replace: bool) -> Key:
+        for wait in (*STARTING_S, None):
+            try:
+                return await make_agent_user(url, wanted.owner, label, region=wanted.region, clock=self._clock, replace=replace)
+            except StorageUnreachable:
+                if wait is None:
+                    raise
+                await self._pause(wait)
+        raise AssertionError  # pragma: no cover - the last try returns or raises
 
     async def _undo(self, wanted: Wanted, label: str, url: str) -> None:
         try:

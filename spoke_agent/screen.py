@@ -5,25 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from protocol.errors import WioError
 from protocol.messages import Finding, ProbeLine
 from spoke_agent.access.access import Reach
 from spoke_agent.access.ceiling import Ceiling, sentences
 from spoke_agent.access.minting import KeyOut
-from spoke_agent.joining import Joined, Left
 from spoke_agent.owner import Counted, Cut, RootStatus, Status, Verified
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from spoke_agent.joining import Joined, Left
 
 _SIGNS: Final = {Finding.YES: ("yes", "green"), Finding.NO: ("no", "yellow"), Finding.UNKNOWN: ("?", "dim")}
 _UNITS: Final = ("B", "K", "M", "G", "T", "P")
 _STEP: Final = 1024
 _FEW: Final = 10
+_WIDE: Final = 160
+"""Columns where nobody looks."""
 
 
 def answer(value: object) -> None:
@@ -64,13 +67,16 @@ def joined(what: Joined) -> None:
 
 def probes(server: str, lines: Sequence[ProbeLine]) -> None:
     """Show the probe table."""
+    from rich.table import Table  # noqa: PLC0415 - a tenth of a second that JSON does without
+    from rich.text import Text  # noqa: PLC0415 - the same
+
     table = Table(title=Text(f"What this server can do: {_safe(server)}"), title_justify="left", box=None, pad_edge=False)
     for column in ("capability", "", "what that means"):
         table.add_column(column, overflow="fold")
     for line in lines:
         word, style = _SIGNS[line.found]
         table.add_row(Text(_safe(line.capability)), Text(word, style=style), Text(_safe(line.detail)))
-    _console().print(table)
+    _draw(table)
 
 
 def status(what: Status) -> None:
@@ -218,16 +224,24 @@ def _time(micros: int) -> str:
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool = True) -> None:
+    from rich.table import Table  # noqa: PLC0415 - a tenth of a second that JSON does without
+    from rich.text import Text  # noqa: PLC0415 - the same
+
     table = Table(box=None, pad_edge=False, show_header=head, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_safe(cell)) for cell in row))
-    _console().print(table)
+    _draw(table)
 
 
-def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+def _draw(table: RenderableType) -> None:
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a second that JSON does without
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
 def _safe(text: str) -> str:

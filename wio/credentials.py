@@ -29,6 +29,8 @@ from wio.pins import Pins
 
 USUAL_LIFE_S: Final = 3600
 """Below about 1,200 s tools fetch a key at every request (4-storage); an hour costs nothing, since revoking is immediate."""
+LONG_LIFE_S: Final = 43_200
+"""For long copies, whose tool cannot change keys on the way, and for links: a node's usual longest life."""
 _KEPT_PLACES: Final = 2000
 """Places in the file; the oldest go first."""
 
@@ -96,7 +98,7 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct):
-    """The file of one person on one hub: a key per kind of wish and node, and where asked paths lie."""
+    """The file of one person on one hub: a key per kind of wish and node, and where workspaces lie, by what begins a path."""
 
     keys: dict[str, dict[str, Key]] = {}
     places: dict[str, Place] = {}
@@ -257,12 +259,31 @@ def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int) -> tuple[Ope
     keys = kept.keys.get(_kind(paths, wish), {})
     found = []
     for path in paths:
-        place = kept.places.get(path)
+        place = _place(kept, path)
         key = keys.get(place.node) if place else None
         if place is None or key is None or not key.fresh(now) or key.expires - now < wish.left_s:
             return None
         found.append(Opening(place, key))
     return tuple(found)
+
+
+def _place(kept: Kept, path: str) -> Place | None:
+    """Find a path by the workspace that begins it, one's own first, as the hub reads paths."""
+    first, _, rest = path.partition("/")
+    second, _, below = rest.partition("/")
+    for head, inside in ((first, rest), (f"{first}/{second}", below)):
+        place = kept.places.get(head)
+        if place is not None:
+            return msgspec.structs.replace(place, path=path, key=place.prefix + inside)
+    return None
+
+
+def _head(place: Place) -> str | None:
+    """Return what of a path named its workspace: ``scans``, ``alice/scans``; None if the hub read it in another way."""
+    if not place.path.endswith(place.inside):
+        return None
+    head = place.path[: len(place.path) - len(place.inside)].rstrip("/")
+    return head if head and head.count("/") < 2 else None  # noqa: PLR2004  - a name, or owner and name
 
 
 def _keep(kept: Kept, found: Sequence[Opening], paths: Sequence[str], wish: Wish, now: int) -> Kept:
@@ -271,12 +292,12 @@ def _keep(kept: Kept, found: Sequence[Opening], paths: Sequence[str], wish: Wish
     keys: dict[str, dict[str, Key]] = {kind: {}} | {
         name: {node: key for node, key in nodes.items() if key.expires > now} for name, nodes in kept.keys.items()
     }
-    places = {path: place for path, place in kept.places.items() if path not in paths}
+    heads = {_head(opening.place): opening.place for opening in found}
     for opening in found:
         keys[kind][opening.key.node] = opening.key
-        places[opening.place.path] = opening.place
+    places = {head: place for head, place in (*kept.places.items(), *heads.items()) if head is not None}
     living = {node for nodes in keys.values() for node in nodes}
-    places = {path: place for path, place in places.items() if place.node in living}
+    places = {head: place for head, place in places.items() if place.node in living}
     return Kept({name: nodes for name, nodes in keys.items() if nodes}, dict(list(places.items())[-_KEPT_PLACES:]))
 
 

@@ -26,9 +26,6 @@ from protocol.errors import BadInput, BadName, Internal, UnknownPath
 from protocol.names import shown
 from wio.credentials import Opening
 
-LONG_LIFE_S: Final = 43_200
-"""What is asked for before copying: mc cannot change keys on the way. A node's usual longest life."""
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -104,6 +101,11 @@ class Line:
     def paths(self) -> tuple[str, ...]:
         """The workspace paths in it, in order, each once."""
         return tuple(dict.fromkeys(word.text for word in self.words if word.path))
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it may copy for long, and needs a key for that. A longer key is out for longer, so only then."""
+        return self.shape.target and (self.recursive or self.command == "mirror")
 
     @property
     def recursive(self) -> bool:
@@ -259,7 +261,9 @@ def _aliases(openings: Iterable[Opening]) -> dict[str, str]:
     aliases: dict[str, str] = {}
     for node in dict.fromkeys(opening.key.node for opening in openings):
         alias = "wio_" + re.sub(r"[^A-Za-z0-9]", "_", node)
-        aliases[node] = f"{alias}_{len(aliases)}" if alias in aliases.values() else alias
+        while alias in aliases.values():
+            alias += "_"
+        aliases[node] = alias
     return aliases
 
 

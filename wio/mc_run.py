@@ -126,7 +126,7 @@ def run_mc(
     environment = os.environ if environment is None else environment
     line = read(arguments)
     program = find_mc(environment)
-    opened = dict(zip(line.paths, open_paths(line.paths, line.shape.target), strict=True))
+    opened = dict(zip(line.paths, open_paths(line.paths, line.lasting), strict=True))
     runner = Runner(
         program,
         environment=environment,

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db.rows import columns
+from hub.db.rows import columns, storable
 from hub.db.tables import invitations, nodes, users
 
 
@@ -47,6 +47,8 @@ def _select(*where: ColumnElement[bool]) -> Select[Any]:
 
 async def by_name(connection: AsyncConnection, name: str) -> NodeRow | None:
     """Return the node with this name."""
+    if not storable(name):
+        return None
     row = (await connection.execute(_select(nodes.c.name == name))).first()
     return None if row is None else NodeRow(*row)
 

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db.rows import columns
+from hub.db.rows import columns, storable
 from hub.db.tables import tokens, users
 
 
@@ -52,12 +52,16 @@ async def add(connection: AsyncConnection, user: UserRow) -> None:
 
 async def by_email(connection: AsyncConnection, email: str) -> UserRow | None:
     """Return the account with this address, lower case."""
+    if not storable(email):
+        return None
     row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.email == email))).first()
     return None if row is None else UserRow(*row)
 
 
 async def by_name(connection: AsyncConnection, username: str) -> UserRow | None:
     """Return the account with this name."""
+    if not storable(username):
+        return None
     row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.username == username))).first()
     return None if row is None else UserRow(*row)
 

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.db.rows import storable
 from hub.db.tables import nodes, roots, users
 from protocol.api import RootKind
 from protocol.messages import IndexLevel
@@ -75,6 +76,8 @@ async def everything(connection: AsyncConnection) -> list[RootRow]:
 
 async def called(connection: AsyncConnection, name: str, node: str | None = None) -> list[RootRow]:
     """Return the roots of this name, on any node or on one."""
+    if not storable(name + (node or "")):
+        return []
     here = [roots.c.name == name] if node is None else [roots.c.name == name, nodes.c.name == node]
     return [_read(row) for row in await connection.execute(_select(*here))]
 

@@ -18,3 +18,14 @@ def columns(table: Table, kind: type[msgspec.Struct]) -> list[Column[Any]]:
 def inserting(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT that knows ON CONFLICT, in the dialect of this connection."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def storable(text: str) -> bool:
+    """Say whether a database can hold this text at all: what it cannot hold, it does not have to be asked for.
+
+    PostgreSQL refuses NUL, both refuse halves of surrogate pairs.
+    """
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.db.rows import storable
 from hub.db.tables import counters, grant_sets, grants, nodes, roots, users, workspaces
 from protocol.api import RootKind
 from protocol.grants import Permission, SubjectKind
@@ -172,7 +173,7 @@ async def reached(
 
 
 def _called(names: Iterable[tuple[str, str]]) -> ColumnElement[bool]:
-    return tuple_(users.c.username, workspaces.c.name).in_(list(names))
+    return tuple_(users.c.username, workspaces.c.name).in_([one for one in names if storable("".join(one))])
 
 
 def _set_of(table: Any, kind: SubjectKind, subject: int) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hub.gateway.connection import Connection
 from protocol.errors import Conflict, NodeOffline, Problem
-from protocol.messages import Answer, Asking
+from protocol.messages import Answer, Asking, Health
 from protocol.names import NodeId
 
 _LOG = logging.getLogger("wio.hub.gateway")
@@ -18,6 +18,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._live: dict[NodeId, Connection] = {}
+        self._health: dict[NodeId, Health] = {}
         self._fresh: dict[NodeId, int] = {}
         self._late = 0
         self.replaced = 0
@@ -32,6 +33,10 @@ class Connections:
     def fresh_at(self, node: NodeId) -> int | None:
         """Return when this node last said that everything it knows is here, Unix microseconds; None: not since the start."""
         return self._fresh.get(node)
+
+    def health(self, node: NodeId) -> Health | None:
+        """Return the last Health of this node since the hub's start."""
+        return self._health.get(node)
 
     async def ask(self, node: NodeId, make: Callable[[int, int], Asking], *, deadline_s: float) -> Answer:
         """Send the request that ``make(request, deadline_ms)`` builds, and return its answer (see ``ports.Agents``)."""
@@ -67,9 +72,11 @@ class Connections:
             del self._live[connection.node]
             self._late += connection.late
 
-    def freshened(self, node: NodeId, at: int) -> None:
-        """Note that at this time the node had nothing left to send."""
-        self._fresh[node] = at
+    def heard(self, node: NodeId, health: Health, at: int) -> None:
+        """Note how a node is. One with nothing left to look at or to send has told all it knows."""
+        self._health[node] = health
+        if not health.pending_rows and not health.dirty:
+            self._fresh[node] = at
 
     def close(self, problem: Problem) -> None:
         """End all connections."""

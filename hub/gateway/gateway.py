@@ -339,8 +339,7 @@ class _Serving:
             if report is not None:
                 await self._tried("report", enrolment.report(self._node, report))
             if health is not None:
-                if not health.pending_rows and not health.dirty:
-                    self._gateway.connections.freshened(self._node, self._gateway.clock.now())
+                self._gateway.connections.heard(self._node, health, self._gateway.clock.now())
                 await self._tried("health", enrolment.health(self._node, health))
 
     async def _settle(self) -> None:

@@ -14,6 +14,7 @@ from hub.db import workspaces as rows
 from hub.db.database import Database
 from hub.db.grants import GrantRow
 from hub.db.roots import RootRow
+from hub.db.rows import storable
 from hub.db.standings import Standing
 from hub.domain.roots import nested
 from hub.services.audit import Audit
@@ -55,6 +56,8 @@ class Workspaces:
         check_name(new.name, "workspace")
         if len(new.description) > _LONGEST_DESCRIPTION:
             raise BadInput(f"A description has at most {_LONGEST_DESCRIPTION} characters.")
+        if not storable(new.description):
+            raise BadInput("A description cannot hold NUL or half a character.")
         async with self._database.read() as connection:
             root = await self._root(connection, actor, new)
             prefix = _prefix(actor, root, new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, delete, get, post
+from litestar.params import JSONBody
 
 from hub.web.call import OPEN, Call
 from hub.web.problems import problems
@@ -15,12 +16,12 @@ class AccountRoutes(Controller):
     tags = ("accounts",)
 
     @post("/accounts", operation_id="register", opt={OPEN: True}, security=[], responses=problems(400, 403, 409, 413, 429))
-    async def register(self, request: Call, data: NewAccount) -> SignedIn:
+    async def register(self, request: Call, data: JSONBody[NewAccount]) -> SignedIn:
         """Make an account and sign in."""
         return await request.services.accounts.register(data, request.address)
 
     @post("/sessions", operation_id="login", opt={OPEN: True}, security=[], responses=problems(400, 401, 403, 413, 429))
-    async def login(self, request: Call, data: Login) -> SignedIn:
+    async def login(self, request: Call, data: JSONBody[Login]) -> SignedIn:
         """Sign in."""
         return await request.services.accounts.login(data, request.address)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 
 from hub.web.call import Call
 from hub.web.problems import problems
 from protocol.api import AuditEntry, Listing, SearchPage
 from search.engine import Sort
 
-Limit = Annotated[int, Parameter(ge=1, le=1000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class FileRoutes(Controller):
@@ -21,7 +21,9 @@ class FileRoutes(Controller):
     tags = ("files",)
 
     @get("/files", operation_id="files", responses=problems(400, 401, 403, 404))
-    async def files(self, request: Call, path: str, after: str | None = None, limit: Limit = 200) -> Listing:
+    async def files(
+        self, request: Call, path: FromQuery[str], after: FromQuery[str | None] = None, limit: Limit = 200
+    ) -> Listing:
         """List one level of a workspace: its folders and files."""
         return await request.services.searching.files(request.actor, path, after, limit)
 
@@ -30,11 +32,11 @@ class FileRoutes(Controller):
         self,
         request: Call,
         *,
-        q: str = "",
-        sort: Sort = Sort.RELEVANCE,
+        q: FromQuery[str] = "",
+        sort: FromQuery[Sort] = Sort.RELEVANCE,
         limit: Limit = 50,
-        cursor: str | None = None,
-        facets: str = "",
+        cursor: FromQuery[str | None] = None,
+        facets: FromQuery[str] = "",
     ) -> SearchPage:
         """Search everything this person may read. ``facets`` is a list with commas of what to count by."""
         wanted = tuple(part for part in facets.split(",") if part)
@@ -48,7 +50,7 @@ class AuditRoutes(Controller):
 
     @get("/audit", operation_id="audit", responses=problems(400, 401, 403))
     async def audit(
-        self, request: Call, limit: Limit = 100, before: Annotated[int | None, Parameter(ge=0)] = None
+        self, request: Call, limit: Limit = 100, before: Annotated[int | None, QueryParameter(ge=0)] = None
     ) -> list[AuditEntry]:
         """Read the audit trail as far as this person may, newest first; ``before`` is the id of the last one seen."""
         return await request.services.audit.entries(request.actor, limit, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, post
+from litestar.params import JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
@@ -15,6 +16,6 @@ class KeyRoutes(Controller):
     tags = ("keys",)
 
     @post("/credentials", operation_id="credentials", responses=problems(202, 400, 401, 403, 404, 409, 413, 429, 502))
-    async def credentials(self, request: Call, data: NewCredentials) -> Credentials:
+    async def credentials(self, request: Call, data: JSONBody[NewCredentials]) -> Credentials:
         """Mint one key per node that the asked paths lie on."""
         return await request.services.issuing.issue(request.actor, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, delete, get, post
+from litestar.params import FromPath, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
@@ -15,7 +16,7 @@ class NodeRoutes(Controller):
     tags = ("nodes",)
 
     @post("/invitations", operation_id="invite", responses=problems(400, 401, 403, 409, 413, 429))
-    async def invite(self, request: Call, data: NewInvitation) -> Invitation:
+    async def invite(self, request: Call, data: JSONBody[NewInvitation]) -> Invitation:
         """Make a join string, which works once and is shown once."""
         return await request.services.enrolment.invite(request.actor, data)
 
@@ -25,11 +26,11 @@ class NodeRoutes(Controller):
         return await request.services.enrolment.nodes(request.actor)
 
     @get("/nodes/{node:str}", operation_id="node", responses=problems(400, 401, 403, 404))
-    async def node(self, request: Call, node: str) -> Node:
+    async def node(self, request: Call, node: FromPath[str]) -> Node:
         """Show one node."""
         return await request.services.enrolment.node(request.actor, node)
 
     @delete("/nodes/{node:str}", operation_id="evict", responses=problems(400, 401, 403, 404))
-    async def evict(self, request: Call, node: str) -> None:
+    async def evict(self, request: Call, node: FromPath[str]) -> None:
         """Remove a node from the hub."""
         await request.services.enrolment.evict(request.actor, node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, get, post
+from litestar.params import FromPath, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
@@ -15,7 +16,7 @@ class RootRoutes(Controller):
     tags = ("roots",)
 
     @post("/roots", operation_id="create_root", responses=problems(202, 400, 401, 403, 404, 409, 413, 502))
-    async def create(self, request: Call, data: NewRoot) -> Root:
+    async def create(self, request: Call, data: JSONBody[NewRoot]) -> Root:
         """Make a root on a node of one's own."""
         return await request.services.roots.create(request.actor, data)
 
@@ -25,7 +26,7 @@ class RootRoutes(Controller):
         return await request.services.roots.list(request.actor)
 
     @get("/roots/{node:str}/{root:str}", operation_id="root", responses=problems(400, 401, 403, 404))
-    async def root(self, request: Call, node: str, root: str) -> Root:
+    async def root(self, request: Call, node: FromPath[str], root: FromPath[str]) -> Root:
         """Show one root."""
         return await request.services.roots.show(request.actor, node, root)
 
@@ -35,11 +36,11 @@ class RootRoutes(Controller):
         status_code=200,
         responses=problems(202, 400, 401, 403, 404, 409, 502),
     )
-    async def scan(self, request: Call, node: str, root: str) -> ScanStatus:
+    async def scan(self, request: Call, node: FromPath[str], root: FromPath[str]) -> ScanStatus:
         """Begin to import or reconcile a root; answers at once."""
         return await request.services.roots.scan(request.actor, node, root)
 
     @get("/roots/{node:str}/{root:str}/scan", operation_id="scan_status", responses=problems(400, 401, 403, 404))
-    async def scan_status(self, request: Call, node: str, root: str) -> ScanStatus:
+    async def scan_status(self, request: Call, node: FromPath[str], root: FromPath[str]) -> ScanStatus:
         """Say how far the last scan of a root is."""
         return await request.services.roots.scan_status(request.actor, node, root)

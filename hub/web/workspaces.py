@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from litestar import Controller, delete, get, post, put
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
 from protocol.api import NewShare, NewWorkspace, Share, ShareChange, Workspace
 
+Which = Literal["mine", "shared", "public", "all"]
 _WORKSPACE = "/workspaces/{owner:str}/{name:str}"
 _SHARE = _WORKSPACE + "/shares/{who:str}"
 
@@ -20,17 +22,17 @@ class WorkspaceRoutes(Controller):
     tags = ("workspaces",)
 
     @post("/workspaces", operation_id="create_workspace", responses=problems(202, 400, 401, 403, 404, 409, 413, 502))
-    async def create(self, request: Call, data: NewWorkspace) -> Workspace:
+    async def create(self, request: Call, data: JSONBody[NewWorkspace]) -> Workspace:
         """Make a workspace."""
         return await request.services.workspaces.create(request.actor, data)
 
     @get("/workspaces", operation_id="workspaces", responses=problems(400, 401))
-    async def workspaces(self, request: Call, which: Literal["mine", "shared", "public", "all"] = "all") -> list[Workspace]:
+    async def workspaces(self, request: Call, which: FromQuery[Which] = "all") -> list[Workspace]:
         """List workspaces: one's own, those that others share with this person, public ones, or all of these."""
         return await request.services.workspaces.list(request.actor, which)
 
     @get(_WORKSPACE, operation_id="workspace", responses=problems(400, 401, 403, 404))
-    async def workspace(self, request: Call, owner: str, name: str) -> Workspace:
+    async def workspace(self, request: Call, owner: FromPath[str], name: FromPath[str]) -> Workspace:
         """Show one workspace."""
         return await request.services.workspaces.show(request.actor, request.owner(owner), name)
 
@@ -41,16 +43,18 @@ class ShareRoutes(Controller):
     tags = ("shares",)
 
     @get(_WORKSPACE + "/shares", operation_id="shares", responses=problems(400, 401, 403, 404))
-    async def shares(self, request: Call, owner: str, name: str) -> list[Share]:
+    async def shares(self, request: Call, owner: FromPath[str], name: FromPath[str]) -> list[Share]:
         """List who a workspace is shared with."""
         return await request.services.sharing.shares(request.actor, request.owner(owner), name)
 
     @put(_SHARE, operation_id="share", responses=problems(202, 400, 401, 403, 404, 409, 413, 429, 502))
-    async def share(self, request: Call, owner: str, name: str, who: str, data: NewShare) -> ShareChange:
+    async def share(
+        self, request: Call, owner: FromPath[str], name: FromPath[str], who: FromPath[str], data: JSONBody[NewShare]
+    ) -> ShareChange:
         """Share a workspace, or change a share; answers with receipts of what its node did."""
         return await request.services.sharing.share(request.actor, request.owner(owner), name, who, data)
 
     @delete(_SHARE, operation_id="unshare", status_code=200, responses=problems(202, 400, 401, 403, 404, 409, 502))
-    async def unshare(self, request: Call, owner: str, name: str, who: str) -> ShareChange:
+    async def unshare(self, request: Call, owner: FromPath[str], name: FromPath[str], who: FromPath[str]) -> ShareChange:
         """Take a share back; answers with receipts of what its node did to keys that were out."""
         return await request.services.sharing.unshare(request.actor, request.owner(owner), name, who)

@@ -92,6 +92,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
     def _open(self) -> None:
+        connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=True, timeout=5)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -101,6 +102,8 @@ class Database:
             if version == 0:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
             raise _explained(error, self._path) from error
         if version not in {0, SCHEMA_VERSION}:
             connection.close()

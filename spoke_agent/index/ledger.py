@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -96,6 +97,8 @@ class Scanning(msgspec.Struct, frozen=True):
     """(the span's name: its lower end when it was cut; what is left of it)."""
     objects: int
     bytes: int
+    resumed: bool
+    """Whether it began earlier: then what lies before ``spans`` may have changed since it was listed."""
 
 
 class Ledger:
@@ -106,6 +109,7 @@ class Ledger:
         self._journal_rows = journal_rows
         self._head = Head(0, 0, b"", 0, b"", 0)
         self._roots: dict[int, RootConfig] = {}
+        self._begun: Counter[int] = Counter()
         self._room = asyncio.Event()
         self.looks = Looks()
         self.changed = asyncio.Event()
@@ -292,10 +296,17 @@ class Ledger:
             started, objects, size = connection.execute(
                 "SELECT scan_started_at, scan_objects, scan_bytes FROM root WHERE root = ?", (root,)
             ).fetchone()
-            return Scanning(journal.head(connection).generation, started or at, named, objects, size)
+            generation = journal.head(connection).generation
+            return Scanning(generation, started or at, named, objects, size, left is not None)
 
         self.config(root)
-        return await self._run(work)
+        scanning = await self._run(work)
+        self._begun[root] += not scanning.resumed
+        return scanning
+
+    def begun(self, root: int) -> int:
+        """Return how many scans of this root were begun since the agent started; going on with one does not count."""
+        return self._begun[root]
 
     async def advance(self, root: int, generation: int, step: Step) -> None:
         """Take a step of a scan whose missing keys have all been looked at. Raises Superseded."""

@@ -40,12 +40,18 @@ class Schedule:
         self._now = now
         self._every_s = every_s
         self._due: dict[int, _Due] = {}
+        self._wanted: dict[int, int] = {}
         self._changed = asyncio.Event()
         self.current: int | None = None
         """The root that is being scanned."""
 
     def request(self, root: int, *, after_s: float = 0.0) -> None:
-        """Scan a root soon, or after some time at the latest. One that is being scanned is scanned once more."""
+        """Scan a root soon, or after some time at the latest.
+
+        Only a scan that begins after this serves: one that is under way, or was cut off and goes on, has listed some of
+        the root before. So the root is scanned once more then.
+        """
+        self._wanted[root] = self._ledger.begun(root)
         at = self._now() + after_s
         due = self._due.get(root)
         if due is None or at < due.at:
@@ -76,7 +82,7 @@ class Schedule:
         try:
             await self._scan(root)
         except UnknownRoot:
-            pass  # it was taken off this node meanwhile
+            self._wanted.pop(root, None)  # it was taken off this node meanwhile
         except Superseded:
             self.request(root)
         except WioError as error:
@@ -85,6 +91,10 @@ class Schedule:
             delay = min(FIRST_RETRY_S * 2**failures, LAST_RETRY_S) if error.retry else LAST_RETRY_S
             self._due.setdefault(root, _Due(self._now() + delay, failures))
         else:
+            if self._wanted.get(root) == self._ledger.begun(root):
+                self.request(root)
+            else:
+                self._wanted.pop(root, None)
             self._due.setdefault(root, _Due(self._now() + self._every_s))
         finally:
             self.current = None

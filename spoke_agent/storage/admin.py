@@ -103,7 +103,7 @@ class Admin:
     async def put_user(self, name: str, secret: str) -> None:
         """Make a user without any rights, or give one that is there another secret."""
         body = encrypt(self._key.secret_key, json.dumps({"secretKey": secret, "status": "enabled"}).encode())
-        await self._done("make a storage user", "PUT", "add-user", [("accessKey", name)], body)
+        _ok(await self._ask("PUT", "add-user", [("accessKey", name)], body), "make a storage user", secret=True)
 
     async def user(self, name: str) -> User | None:
         """Return what the server has of a user; None if it does not know it."""
@@ -131,7 +131,8 @@ class Admin:
 
     async def set_config(self, line: str) -> None:
         """Change one setting, without a restart. ``line`` may hold a secret."""
-        await self._done("change a setting", "PUT", "set-config-kv", (), encrypt(self._key.secret_key, line.encode()))
+        body = encrypt(self._key.secret_key, line.encode())
+        _ok(await self._ask("PUT", "set-config-kv", (), body), "change a setting", secret=True)
 
     async def drop_config(self, name: str) -> bool:
         """Remove one setting; False if it was not there."""
@@ -158,9 +159,9 @@ class Admin:
         return _ok(await self._ask(method, call, query, body), what)
 
 
-def _ok(reply: Reply, what: str) -> Reply:
+def _ok(reply: Reply, what: str, *, secret: bool = False) -> Reply:
     if not reply.ok:
-        raise refusal(reply, what)
+        raise refusal(reply, what, secret=secret)
     return reply
 
 

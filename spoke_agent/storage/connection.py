@@ -34,6 +34,8 @@ KEEP_ALIVE_S: Final = 20.0
 """Below the 30 s after which MinIO lets go of an idle connection."""
 
 _FULL: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"})
+_STARTING: Final = frozenset({"XMinioServerNotInitialized", "ServerNotInitialized"})
+"""For some 100 ms after a server says that it is healthy, it does not know its users yet."""
 _BUSY: Final = frozenset({502, 503, 504, 429})
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _WORDS = re.compile(rb"<Message>([^<]{1,300})</Message>")
@@ -73,14 +75,19 @@ class Reply(msgspec.Struct, frozen=True):
         return value[:300] if isinstance(value, str) else ""
 
 
-def refusal(reply: Reply, what: str) -> WioError:
-    """Return the error for an answer that is not the one hoped for; ``what`` completes "The storage server refused to …"."""
+def refusal(reply: Reply, what: str, *, secret: bool = False) -> WioError:
+    """Return the error for an answer that is not the one hoped for; ``what`` completes "The storage server refused to …".
+
+    ``secret``: the request held one, and the server's sentence may repeat it, so only its code is given.
+    """
     reason = f"{reply.code or 'no code'}, HTTP {reply.status}"
     if reply.code in _FULL or reply.status == 507:  # noqa: PLR2004 - Insufficient Storage
         return DiskFull(f"The storage server has no room left to {what} ({reason}).", todo="Free some space on it.")
+    if reply.code in _STARTING:
+        return StorageUnreachable(f"The storage server is still starting and cannot {what} yet ({reason}).")
     if reply.status in _BUSY:
         return StorageUnreachable(f"The storage server is too busy to {what} ({reason}).")
-    words = f": {reply.words}" if reply.words != shown("") else ""
+    words = f": {reply.words}" if reply.words != shown("") and not secret else ""
     return StorageRefused(f"The storage server refused to {what} ({reason}){words}.")
 
 

@@ -1,9 +1,10 @@
 """What ``join`` and ``leave`` do with the owner's own admin key: make and remove the agent's storage user.
 
 The owner's key is used for these calls and then forgotten; the agent lives with its own. What that one may do is listed
-here. Said plainly: whoever may make users and policies can give itself more. The list keeps the agent from doing by mistake
-what it has no business with (stopping the server, healing, reading its configuration, writing to or deleting from anybody's
-bucket), and shows the owner what it is for; it is no wall against an agent that was taken over.
+here. Said plainly: whoever may make users and policies can give itself more, and the one action that sets the audit webhook
+also reads and changes every other setting of the server. The list keeps the agent from doing by mistake what it has no
+business with (stopping the server, healing, tracing, exporting, writing to or deleting from anybody's bucket), and shows the
+owner what it is for; it is no wall against an agent that was taken over.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ADMIN_ACTIONS: Final = (
     "admin:GetPolicy",
     "admin:ListUserPolicies",
     "admin:AttachUserOrGroupPolicy",
-    "admin:ConfigUpdate",  # the audit webhook
+    "admin:ConfigUpdate",  # the audit webhook; these servers know no action for one setting alone
 )
 LOOK_ACTIONS: Final = (
     "s3:ListAllMyBuckets",

@@ -174,6 +174,7 @@ class MinioNode:
         removed = []
         if await self._admin.drop_config(self._naming.target):
             removed.append(f"The setting {self._naming.target}: the server sends its audit events here no longer.")
+        await self._admin.drop_config(self._naming.probe_target)  # there only if a probe was killed in the middle
         removed += await self._parents.remove_orphans(())
         for bucket in await self._s3.buckets():
             if bucket.name.startswith(self._naming.probe_start):

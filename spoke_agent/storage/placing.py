@@ -34,6 +34,7 @@ class Naming:
         self.start = f"wio{SEPARATOR}{node}{SEPARATOR}"
         self.target = f"audit_webhook:wio{SEPARATOR}{node}"
         """The setting that makes the server send its audit events here."""
+        self.probe_target = f"{self.target}{SEPARATOR}probe"
         self.probe_start = f"{PROBE_BUCKETS}{hashlib.sha256(node.encode()).hexdigest()[:8]}-"
 
     def user(self, holder: str) -> str:

@@ -216,7 +216,7 @@ class Probe:
         reader = Reader(tuple, lambda _: None, lambda _: None, lambda _: "", self._connection.clock)
         receiver = Receiver(reader, token)
         port = await receiver.start(self._host, 0)
-        target = f"{self._naming.target}--probe"
+        target = self._naming.probe_target
         try:
             came = receiver.expect()
             await self._admin.set_config(

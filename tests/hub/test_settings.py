@@ -64,7 +64,7 @@ def test_the_public_name_is_kept_in_one_form(given: str, used: str) -> None:
     [
         ("WIO_PORT", "-1"),
         ("WIO_PORT", "65536"),
-        ("WIO_PORT", "８０００"),
+        ("WIO_PORT", "\uff18\uff10\uff10\uff10"),
         ("WIO_PORT", "9" * 5000),
         ("WIO_PORT", "http"),
         ("WIO_HOST", "http://0.0.0.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,7 +31,10 @@ from search.query import (
 from search.tantivy import Tantivy
 from search.words import extension, fold, name_of, runs
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"tantivy": Tantivy}
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "tantivy": Tantivy,
+    "tantivy-level-by-level": functools.partial(Tantivy, few=0),
+}
 """A new engine is added here, and has to pass everything that asks for the fixture ``engine``."""
 
 NOW = 1_764_000_000_000_000

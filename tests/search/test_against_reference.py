@@ -88,7 +88,7 @@ ASKED = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=DOCUMENTS, batches=st.integers(1, 3), asked=st.lists(ASKED, min_size=8, max_size=20))
 async def test_engine_and_evaluator_agree(
     engine: Engine, reference: type[Any], documents: list[Document], batches: int, asked: list[Asked]
@@ -108,7 +108,7 @@ async def test_engine_and_evaluator_agree(
         plain.check(one, await engine.search(one))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_any_history_of_writes_replays_and_deletes_ends_at_the_newest_of_each_file(
     engine: Engine, data: st.DataObject

@@ -23,7 +23,7 @@ from search.words import _parts, extension, fold, name_of, runs, words
         ("ÜberÄrger", ["über", "ärger"]),
         ("e\u0301tude", ["étude"]),
         ("日本2024", ["日本", "2024"]),
-        ("ΑΒγ", ["α", "βγ"]),
+        ("ЯМар", ["я", "мар"]),
         ("", []),
         ("+-/ _", []),
     ],

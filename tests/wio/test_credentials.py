@@ -63,6 +63,21 @@ def test_a_kept_key_is_used_until_less_than_a_third_of_its_life_is_left(keys: Ke
     assert len(node.minted) == 2
 
 
+def test_one_key_serves_every_path_of_a_workspace_without_asking_again(keys: Keys, node: SealingNode) -> None:
+    keys.open(["scans/a", "alice/cells"])
+    places = [opening.place for opening in keys.open(["scans", "scans/sub/", "alice/cells/x/y", "scans/a"])]
+    assert len(node.minted) == 1
+    assert [place.path for place in places] == ["scans", "scans/sub/", "alice/cells/x/y", "scans/a"]
+    assert [place.key for place in places] == ["alice/scans/", "alice/scans/sub/", "alice/cells/x/y", "alice/scans/a"]
+
+
+def test_a_workspace_that_was_not_asked_for_is_not_guessed(keys: Keys, node: SealingNode) -> None:
+    keys.open(["scans/a"])
+    for path in ("scans2", "alice/scans", "me/scans", "scan"):
+        keys.open([path])
+    assert len(node.minted) == 5
+
+
 def test_another_process_uses_the_key_that_is_kept(
     keys: Keys, node: SealingNode, pins: Pins, tmp_path: Path, clock: Clock
 ) -> None:

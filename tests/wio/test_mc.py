@@ -136,7 +136,7 @@ def test_nodes_whose_names_differ_only_in_punctuation_get_different_aliases() ->
         "b/": opening("b/", "me/b", node="n-1", bucket="b", prefix="", inside=""),
     }
     [run] = plan(read(["cp", "a/x", "b/"]), opened)
-    assert run.arguments == ("cp", "wio_n_1/b/x", "wio_n_1_1/b/")
+    assert run.arguments == ("cp", "wio_n_1/b/x", "wio_n_1_/b/")
     assert len(run.environment) == 2
 
 

@@ -50,8 +50,7 @@ def mc(
 
 
 def _open(keys: Keys, paths: Sequence[str], *, long: bool) -> Sequence[Opening]:
-    from wio.credentials import Wish  # noqa: PLC0415  - brings cryptography, which help does without
-    from wio.mc import LONG_LIFE_S  # noqa: PLC0415
+    from wio.credentials import LONG_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
     if long:
         try:

@@ -195,13 +195,16 @@ def as_process(key: Key) -> Process:
 
 
 def _opened_for(keys: Keys, path: str, seconds: int) -> Opening:
-    """Open a path with a key that lasts so long, or, where none is to be had, with the usual one."""
-    from wio.credentials import USUAL_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
+    """Open a path with a key that lasts so long, or, where the node gives none, with the longest usual one."""
+    from wio.credentials import LONG_LIFE_S, USUAL_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
-    try:
-        return keys.open((path,), Wish(life_s=max(USUAL_LIFE_S, seconds + _SLACK_S), left_s=seconds))[0]
-    except (BadLifetime, OverCeiling):
-        return keys.open((path,))[0]
+    wanted = max(USUAL_LIFE_S, seconds + _SLACK_S)
+    for life_s in dict.fromkeys((wanted, min(wanted, LONG_LIFE_S))):
+        try:
+            return keys.open((path,), Wish(life_s=life_s, left_s=min(seconds, life_s - _SLACK_S)))[0]
+        except (BadLifetime, OverCeiling):
+            continue
+    return keys.open((path,))[0]
 
 
 def _each_key(opened: Iterable[Opening]) -> list[Key]:

@@ -77,7 +77,6 @@ def failure(error: WioError, *, as_json: bool) -> None:
         sys.stderr.write(msgspec.json.encode(error.problem).decode() + "\n")
         return
     note(f"wio: {safe(error.message)}")
-    if error.column is not None and error.todo:
-        note(f"     column {error.column}. {safe(error.todo)}")
-    elif error.todo:
-        note(f"     {safe(error.todo)}")
+    column = "" if error.column is None else f"column {error.column}. "
+    if column or error.todo:
+        note(f"     {column}{safe(error.todo)}".rstrip())

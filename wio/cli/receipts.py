@@ -37,6 +37,7 @@ def receipt(one: Receipt, zone: tzinfo | None = None) -> str:
     took = "" if one.enforced_at is None else f" in {span(max(one.enforced_at - one.asked_at, 0) / 1_000_000)}"
     told = [_proof(one, proof, zone) for proof in one.proofs]
     if not told or (reason and not one.keys_out):
+        took = took if one.keys_out else ""  # nothing had to be done there
         told = [reason or (f"{_whose(one)} keys were not tried" if one.keys_out else f"no key of {_of(one)} is out")]
     return f"enforced on {node}{took}: {'; '.join(told)}"
 

@@ -47,6 +47,7 @@ def create(
     """Make a workspace."""
     with here.session() as session:
         made = session.client.create_workspace(name, root=root, public=public, folder=folder, description=description)
+        session.keys.forget()  # one's own come first: what a path means may have changed
     if json:
         output.value(made)
         return

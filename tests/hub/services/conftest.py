@@ -91,7 +91,7 @@ class Chance:
 
 
 class SmallAgent:
-    """What an agent answers. ``ceiling`` refuses permissions on workspaces; ``before`` runs before each answer and may wait or raise."""
+    """What an agent answers. ``ceiling``: what it refuses; ``before`` runs before each answer and may wait or raise."""
 
     def __init__(self, name: str, hub_key: bytes, clock: Clock) -> None:
         self.key = new_key(hashlib.sha256(name.encode()).digest())
@@ -276,8 +276,7 @@ class Bench:
 
     async def key(self, actor: Actor, *paths: str, **more: Any) -> Any:
         """Ask for a key; return the first."""
-        text = to_text(client_key(self.client))
-        return (await self.issuing.issue(actor, NewCredentials(text, paths, **more))).keys[0]
+        return (await self.issuing.issue(actor, NewCredentials(self.client_text, paths, **more))).keys[0]
 
     async def stored_receipt(self, receipt: str) -> Receipt:
         async with self.database.read() as connection:
@@ -292,13 +291,27 @@ class Bench:
     def subject(actor: Actor) -> Subject:
         return Subject(SubjectKind.PERSON, actor.id, actor.username)
 
+    @staticmethod
+    def new_root(node: str, name: str, kind: RootKind, bucket: str) -> NewRoot:
+        return NewRoot(node, name, kind, bucket)
+
+    @staticmethod
+    def reconnecting(agent: SmallAgent) -> Proved:
+        return Proved(public_bytes(agent.key), None)
+
+    @property
+    def client_text(self) -> str:
+        return to_text(client_key(self.client))
+
     everyone = EVERYONE
+    deadline = DeadlinePassed("The node did not answer in time.")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a module on PostgreSQL too where it says ``DATABASES = ("sqlite", "postgresql")``."""
+    """Run on PostgreSQL too what a module names in ``ON_BOTH``."""
     if "bench" in metafunc.fixturenames:
-        metafunc.parametrize("bench", getattr(metafunc.module, "DATABASES", ("sqlite",)), indirect=True)
+        both = metafunc.function.__name__ in getattr(metafunc.module, "ON_BOTH", ())
+        metafunc.parametrize("bench", ("sqlite", "postgresql") if both else ("sqlite",), indirect=True)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ _KEYS = SecretKeys("a secret of more than thirty-two letters")
 
 class _Dice:
     def __init__(self) -> None:
-        self._random = random.Random(7)
+        self._random = random.Random(7)  # noqa: S311 - tests repeat themselves
 
     def new_id(self) -> int:
         return self._random.randint(1, 2**53 - 1)

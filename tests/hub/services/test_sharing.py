@@ -1,4 +1,4 @@
-"""Share, key, revoke: with receipts, on both databases."""
+"""Share, key, revoke: with receipts."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,15 @@ from protocol.errors import (
 from protocol.grants import Permission, ReceiptState
 from protocol.messages import Mint, SetGrants
 
-DATABASES = ("sqlite", "postgresql")
+ON_BOTH = {
+    "test_share_key_revoke_from_end_to_end",
+    "test_sharing_again_replaces_and_tells_what_was_before",
+    "test_revoking_while_the_node_is_away_is_pending_with_the_exposure_then_enforced",
+    "test_everyone_is_one_set_and_changes_reach_the_node_at_once",
+    "test_sharing_with_somebody_unknown_is_refused",
+    "test_changes_of_one_person_made_at_once_end_as_the_hub_has_them",
+    "test_everyone_may_read_a_public_root_as_a_whole",
+}
 READ, WRITE, DROP, MANAGE = Permission.READ, Permission.WRITE, Permission.DROP, Permission.MANAGE
 
 
@@ -242,7 +250,7 @@ async def test_nobody_learns_of_workspaces_that_are_not_theirs(bench: Any, bob: 
     assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("who", ["nobody", "", "*", "../bob", "BOB", "me", "x" * 500, "a\0b\x1b[31m"])
+@pytest.mark.parametrize("who", ["nobody", "../b*b", "x" * 500, "a\0b\x1b[31m"])
 async def test_sharing_with_somebody_unknown_is_refused(bench: Any, alice: Actor, bob: Actor, scans: Any, who: str) -> None:
     del bob, scans
     with pytest.raises(UnknownUser) as caught:

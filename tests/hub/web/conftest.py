@@ -23,6 +23,7 @@ from hub.serve import listen, server_config
 from hub.settings import Settings, read_settings
 from protocol.grants import open_set
 from protocol.identity import JoinString, new_key, public_key
+from protocol.messages import Done as Carried
 from protocol.messages import (
     Epochs,
     Finding,
@@ -39,7 +40,6 @@ from protocol.messages import (
     SetGrants,
     Wishes,
 )
-from protocol.messages import Done as Carried
 from protocol.session import AgentSession, Opened, Received
 
 PASSWORD: Final = "correct horse battery"
@@ -56,7 +56,7 @@ class Dice:
     """Randomness that can be repeated."""
 
     def __init__(self) -> None:
-        self._random = random.Random(11)
+        self._random = random.Random(11)  # noqa: S311 - tests repeat themselves
 
     def new_id(self) -> int:
         return self._random.randint(1, 2**53 - 1)
@@ -85,16 +85,17 @@ class Running:
 @contextlib.asynccontextmanager
 async def _running(data: Path, **environment: str) -> AsyncIterator[Running]:
     """Serve a hub on a free port for the length of the block."""
-    bound = listen("127.0.0.1", 0)
-    settings = read_settings({"WIO_DATA": str(data), "WIO_PORT": str(bound.getsockname()[1]), **environment})
-    app = create_app(settings, clock=Ticking(), chance=Dice())
-    async with app.lifespan():
+    async with contextlib.AsyncExitStack() as stack:
+        bound = stack.enter_context(listen("127.0.0.1", 0))
+        settings = read_settings({"WIO_DATA": str(data), "WIO_PORT": str(bound.getsockname()[1]), **environment})
+        app = create_app(settings, clock=Ticking(), chance=Dice())
+        await stack.enter_async_context(app.lifespan())
         server = uvicorn.Server(server_config(app))
         serving = asyncio.create_task(server._serve(sockets=[bound]))  # its own signal handling would end pytest
         hub = Running(app, settings)
         try:
             async with asyncio.timeout(10):
-                while not server.started:
+                while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                     await asyncio.sleep(0.005)
             yield hub
         finally:
@@ -162,7 +163,7 @@ async def _joined(hub: Running, owner: dict[str, str], name: str) -> AsyncIterat
         await agent.say(Health(time.time_ns() // 1000, 0, 0, paused=False))
         work = asyncio.create_task(agent.run())
         async with asyncio.timeout(10):
-            while (await hub.http.get(f"/nodes/{name}", headers=owner)).json()["server"] != "MinIO":
+            while (await hub.http.get(f"/nodes/{name}", headers=owner)).json()["server"] != "MinIO":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         try:
             yield agent
@@ -175,8 +176,21 @@ async def _joined(hub: Running, owner: dict[str, str], name: str) -> AsyncIterat
 @pytest.fixture(scope="session")
 async def hub(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """A hub that tests share; each registers people of its own."""
-    async with _running(tmp_path_factory.mktemp("web") / "hub") as hub:
-        yield hub
+    started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def hold() -> None:  # opened and closed in one task, which a fixture's two halves are not
+        async with _running(tmp_path_factory.mktemp("web") / "hub") as hub:
+            started.set_result(hub)
+            await over.wait()
+
+    holding = asyncio.create_task(hold())
+    await asyncio.wait({started, holding}, return_when=asyncio.FIRST_COMPLETED)
+    if holding.done():
+        await holding
+    yield await started
+    over.set()
+    await holding
 
 
 @pytest.fixture

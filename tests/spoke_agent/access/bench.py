@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot
@@ -141,6 +143,15 @@ def grant(prefix: str, permission: Permission = Permission.READ, *, bucket: str 
     return Grant(abs(hash((bucket, prefix))) % 1000 + 1, bucket, prefix, permission, expires)
 
 
+async def minting(access: Access, node_key: Ed25519PrivateKey, request: Mint) -> ClearCredential:
+    """Do what a client, a hub and an agent do for one key; the client's own key is made here."""
+    private = X25519PrivateKey.generate()
+    request = msgspec.structs.replace(request, client_key=client_key(private))
+    minted = await access.mint(request)
+    context = Context(NODE, request.subject.id, request.request, request.client_key)
+    return open_sealed(private, public_bytes(node_key), context, minted.credential)
+
+
 class Bench:
     """One agent's access; ``restart`` is what a SIGKILL leaves behind: the state directory and the server."""
 
@@ -192,11 +203,8 @@ class Bench:
         return await self.access.set_grants(SetGrants(next(self.requests), 5000, signed))
 
     async def key(self, subject: Subject, epoch: int, life_s: int = 3600, narrowing: Narrowing = WHOLE) -> ClearCredential:
-        private = X25519PrivateKey.generate()
-        request = Mint(next(self.requests), 5000, subject, epoch, client_key(private), life_s, narrowing)
-        minted = await self.access.mint(request)
-        context = Context(NODE, subject.id, request.request, request.client_key)
-        return open_sealed(private, public_bytes(new_key(bytes(32))), context, minted.credential)
+        request = Mint(next(self.requests), 5000, subject, epoch, bytes(32), life_s, narrowing)
+        return await minting(self.access, new_key(bytes(32)), request)
 
     def opens(self, key: ClearCredential, where: str, permission: Permission = Permission.READ) -> bool:
         bucket, _, rest = where.partition("/")

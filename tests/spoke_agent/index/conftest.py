@@ -116,6 +116,13 @@ class FarHub:
         return combine(0, added=(object_number(row.key, row.size, row.mtime, row.etag) for row in here))
 
 
+async def until(holds: Callable[[], object], within_s: float = 10.0) -> None:
+    """Wait until something holds, letting everything else run."""
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110 - there is no event for whatever a test waits for
+            await asyncio.sleep(0)
+
+
 class Bench:
     """Everything around one ledger. ``restart`` is what a SIGKILL leaves: the file."""
 

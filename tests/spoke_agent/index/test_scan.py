@@ -122,24 +122,15 @@ async def test_a_storm_of_503_is_waited_out(bench: Bench, node: MemoryNode) -> N
     fill(node, 200)
     count = 0
 
-    def storm(_: str) -> None:
+    def storm(what: str) -> None:
         nonlocal count
-        count += 1
-        if count % 3:
+        count += what == "scan"
+        if what == "scan" and count % 3:
             raise StorageUnreachable("503 Slow Down")
 
     node.fault = storm
-    # The identity of the root is asked for once, before anything else.
-    for _ in range(3):
-        try:
-            await bench.scanner.scan_root(1)
-        except StorageUnreachable:
-            continue
-        break
-    node.fault = lambda _: None
-    await bench.quiet()
-    await bench.sync()
-    await bench.check(1)
+    await scanned(bench)
+    assert count >= 60, "20 pages, each asked for three times"
 
 
 async def test_a_server_that_stays_away_ends_the_scan_with_its_reason(bench: Bench, node: MemoryNode) -> None:
@@ -157,6 +148,26 @@ async def test_a_server_that_stays_away_ends_the_scan_with_its_reason(bench: Ben
     assert standing.problem is not None
     assert standing.problem.code == "storage-unreachable"
     assert standing.objects == 50, "and nothing was taken for deleted"
+
+
+async def test_a_scan_that_goes_on_after_a_restart_is_followed_by_a_whole_one(bench: Bench, node: MemoryNode) -> None:
+    fill(node, 200)
+
+    def cut(_: str) -> None:
+        if bench.ledger.pending > 100:
+            raise StorageRefused("Somebody pulled the plug.")
+
+    node.fault = cut
+    with pytest.raises(StorageRefused):
+        await bench.scanner.scan_root(1)
+    node.fault = lambda _: None
+    node.put(1, "a", "changed while the agent was not there, where it had listed before")
+    await bench.restart()
+    bench.schedule.request_all()
+    await bench.quiet()
+    await bench.sync()
+    await bench.check(1)
+    assert [one.state for one in bench.progress].count(ScanState.DONE) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- a root that is not itself

@@ -167,12 +167,12 @@ async def test_used_before_it_is_open_it_says_so() -> None:
 
 
 async def test_a_listing_given_up_early_leaves_no_request_behind() -> None:
-    asked = asyncio.Event()
+    asked, over = asyncio.Event(), asyncio.Event()
 
     async def pages(request: web.Request) -> web.StreamResponse:
         if "continuation-token" in request.query:
             asked.set()
-            await asyncio.Event().wait()
+            await over.wait()
         return web.Response(
             text='<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>true</IsTruncated>'
             "<NextContinuationToken>t</NextContinuationToken><Contents><Key>a</Key><Size>1</Size>"
@@ -186,4 +186,5 @@ async def test_a_listing_given_up_early_leaves_no_request_behind() -> None:
         await asyncio.wait_for(asked.wait(), 5)
         await listing.aclose()
         client = {task for task in asyncio.all_tasks() - before if "_list" in repr(task.get_coro())}
+        over.set()
         assert client == set()

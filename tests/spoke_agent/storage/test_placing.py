@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from protocol.errors import Internal
+from spoke_agent.storage.joining import ADMIN_ACTIONS, agent_policy
 from spoke_agent.storage.placing import Naming, audit_token, parent_key
 
 
@@ -35,3 +37,13 @@ def test_secrets_depend_on_master_and_name_and_are_plain_to_every_tool() -> None
     for key in keys:
         assert re.fullmatch(r"[A-Za-z0-9_-]{40}", key.secret_key)
     assert audit_token(b"m" * 32) not in {key.secret_key for key in keys}
+
+
+def test_the_agent_s_own_policy_names_single_actions_only() -> None:
+    policy = json.loads(agent_policy())
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        assert not any("*" in action for action in statement["Action"])
+    assert not {"admin:Heal", "admin:ServiceRestart", "admin:ServiceStop"} & set(ADMIN_ACTIONS)
+    (writing,) = [one for one in policy["Statement"] if "s3:PutObject" in one["Action"]]
+    assert all(resource.startswith("arn:aws:s3:::wio-probe-") for resource in writing["Resource"])

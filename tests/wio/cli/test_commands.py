@@ -39,7 +39,7 @@ from protocol.api import (
     ShareChange,
     Workspace,
 )
-from protocol.errors import BadQuery, NodeOffline, NoGrant, NotSignedIn, UnknownWorkspace, WrongPassword
+from protocol.errors import BadLifetime, BadQuery, NodeOffline, NoGrant, NotSignedIn, UnknownWorkspace, WrongPassword
 from protocol.grants import Permission, ProbeProof, Receipt, ReceiptState, Subject, SubjectKind
 from protocol.identity import fingerprint, new_key, public_bytes, to_text
 from protocol.messages import Finding, IndexLevel, ProbeLine, ScanState
@@ -461,6 +461,17 @@ def test_presign_says_when_the_key_ends_before_the_link(wio: Wio, node: SealingN
 def test_presign_asks_for_a_key_that_lasts_as_long_as_the_link(wio: Wio, node: SealingNode) -> None:
     assert json.loads(wio("presign", "scans/a", "--expires", "6h", "--json").stdout)["bounded"] is False
     assert node.minted[-1].life_s == 6 * 3600 + 60
+
+
+def test_a_link_longer_than_any_key_of_the_node_gets_the_longest(wio: Wio, hub: RecordedHub, node: SealingNode) -> None:
+    def strict(request: Request) -> Any:
+        asked = decode_credentials(request)
+        return BadLifetime("Too long.") if asked.life_s > 43_200 else node.answer(asked)
+
+    hub.on("POST", "/credentials", strict)
+    answer = json.loads(wio("presign", "scans/a", "--expires", "2d", "--json").stdout)
+    assert answer["bounded"] is True
+    assert node.minted[-1].life_s == 43_200
 
 
 @pytest.mark.usefixtures("node")

@@ -1,0 +1,143 @@
+"""Moves what changes in the catalogue into the search engine, in revision order.
+
+The catalogue is the outbox: whatever has a revision above the engine's position is not in the engine yet. So nothing is
+lost with a process, and an empty engine fills itself. ``step`` does one bounded piece; ``run`` calls it when something has
+changed, and now and then, as other processes change things too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sqlalchemy import func, select
+
+from hub.db import catalogue
+from hub.db.catalogue import Pending
+from hub.db.database import Database
+from hub.db.tables import counters, entries, workspaces
+from protocol.names import RootId
+from search.document import Document, Gone
+from search.engine import Engine
+
+STEP_ROWS: Final = 5_000
+COMMIT_ROWS: Final = 50_000
+"""Rows after which an import becomes searchable although more are waiting: a commit costs some 10 ms."""
+BETWEEN_S: Final = 0.05
+"""Shortest time between two commits: many small changes share one, a single one never waits."""
+POLL_S: Final = 1.0
+"""How long a change made by another process stays unnoticed at most."""
+
+_LOG: Final = logging.getLogger("wio.hub.indexing")
+
+
+class Indexing:
+    """The one writer of the search engine."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        now: Callable[[], float] | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """``now`` is a monotonic clock in seconds; the event loop's own where none is given."""
+        self._database = database
+        self._engine = engine
+        self._now = now
+        self._pause = pause
+        self._changed = asyncio.Event()
+        self._written: int | None = None
+        self._committed = 0
+        self._uncommitted = 0
+
+    def changed(self) -> None:
+        """Say that the catalogue has changed."""
+        self._changed.set()
+
+    def indexed(self) -> int:
+        """Return the revision up to which everything is searchable, as far as this process knows: 0 at first."""
+        return self._committed
+
+    async def searchable(self, root: RootId) -> int:
+        """Count the files of a root that a search finds by now."""
+        position = await self._engine.position()
+        waiting = (
+            select(func.count())
+            .select_from(entries)
+            .where(entries.c.revision > position, entries.c.root_id == root, ~entries.c.gone, entries.c.workspace_id != 0)
+        )
+        held = select(func.coalesce(func.sum(workspaces.c.objects), 0)).where(workspaces.c.root_id == root)
+        async with self._database.read() as connection:
+            found = (await connection.execute(select(held.scalar_subquery(), waiting.scalar_subquery()))).one()
+        return max(int(found[0]) - int(found[1]), 0)
+
+    async def step(self) -> bool:
+        """Move some changes; False where the engine has everything. What fails is begun again at the last commit."""
+        if self._written is None:
+            await self._begin()
+        try:
+            return await self._step(self._written or 0)
+        except BaseException:
+            self._written = None
+            raise
+
+    async def _begin(self) -> None:
+        position = await self._engine.position()
+        async with self._database.read() as connection:
+            newest = await connection.scalar(select(counters.c.value).where(counters.c.name == "revision")) or 0
+        if position > newest:
+            # The database was restored from a backup: what is in the engine is of a future that did not happen.
+            _LOG.warning("The search index is newer than the catalogue (%d, %d): it is built anew.", position, newest)
+            await self._engine.clear()
+            position = 0
+        self._written = self._committed = position
+        self._uncommitted = 0
+
+    async def _step(self, after: int) -> bool:
+        async with self._database.read() as connection:
+            rows = await catalogue.pending(connection, after, STEP_ROWS)
+        if rows:
+            await self._engine.write([_change(row) for row in rows])
+            self._written = rows[-1].revision
+            self._uncommitted += len(rows)
+        more = len(rows) == STEP_ROWS
+        if self._uncommitted and (not more or self._uncommitted >= COMMIT_ROWS):
+            position = self._written or 0
+            await self._engine.commit(position)
+            self._committed, self._uncommitted = position, 0
+        return more
+
+    async def run(self) -> None:
+        """Keep the engine up to date, for ever."""
+        now = self._now or asyncio.get_running_loop().time
+        while True:
+            self._changed.clear()
+            started = now()
+            if await self.step():
+                continue
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            if (early := started + BETWEEN_S - now()) > 0:
+                await self._pause(early)
+
+
+def _change(row: Pending) -> Document | Gone:
+    """Return what the engine is told of an entry; one that lies in no workspace is nobody's to find."""
+    if row.gone or row.prefix is None:
+        return Gone(row.root_id, row.key, row.revision)
+    return Document(
+        root=row.root_id,
+        workspace=row.workspace_id,
+        key=row.key,
+        path=row.key[len(row.prefix) :],
+        size=row.size,
+        mtime=row.mtime,
+        revision=row.revision,
+    )
