@@ -183,13 +183,13 @@ class Story:
             "--accept-visible-names",
         )  # fmt: skip
         wio(self.alice, "root", "create", "homes", "--node", "lab3", "--kind", "private", "--bucket", "homes")
+        wio(self.alice, "create", "python", "--root", "lab3/existing", "--folder", "python/")
+        wio(self.alice, "create", "source", "--root", "lab3/existing", "--folder", "wio-source/")
         started = time.perf_counter()
         wio_live(self.alice, "root", "scan", "lab3/existing")
         took = time.perf_counter() - started
         root = self.alice.wio("root", "show", "lab3/existing", "--json").good().json
         self.figures.add("import of the bucket until searchable", f"{root['objects']} objects, {took:.1f} s with the command")
-        wio(self.alice, "create", "python", "--root", "lab3/existing", "--folder", "python/")
-        wio(self.alice, "create", "source", "--root", "lab3/existing", "--folder", "wio-source/")
         wio(self.alice, "create", "notes", "--root", "lab3/homes")
         wio(self.alice, "w", "ls")
 

@@ -94,7 +94,8 @@ class Person:
     @property
     def token(self) -> str:
         """The token in this person's settings, for programs that use the client library."""
-        return str(json.loads((self.folder / "config.json").read_text())["token"])
+        settings = json.loads((self.folder / "config.json").read_text())
+        return str(settings["hubs"][settings["hub"]]["token"])
 
 
 class Agent(Program):

@@ -91,7 +91,8 @@ def database_trouble() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, asyncpg.PostgresError) as error:
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0][:300]
+        text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        why = text.splitlines()[0][:300]
         if "disk is full" in why or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
             raise DiskFull("There is no space left for the database.", todo="Make room, or move WIO_DATA.") from error
         raise Unreachable(
@@ -108,6 +109,9 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     database = Database(settings.database_url)
     try:
         yield database
+    except SQLAlchemyError:
+        with database_trouble():
+            raise
     finally:
         await database.close()
 

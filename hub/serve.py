@@ -84,7 +84,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def server_config(app: Litestar) -> uvicorn.Config:
     """Return how uvicorn runs a hub. The caller opens and closes the app, so that what fails is raised where it can be told."""
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn and litestar each describe the same ASGI types with classes of their own
+        app,
         lifespan="off",
         workers=1,
         ws="websockets-sansio",
@@ -113,7 +113,7 @@ class _Server(uvicorn.Server):
         self._ready()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # uvicorn says Generator, which is the same here
+    def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._told_to_stop)

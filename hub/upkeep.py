@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import httpx
 import msgspec
 
 from hub.app import SystemChance, SystemClock, Wiring, database_trouble, open_database, open_engine, secret_keys
@@ -145,6 +144,8 @@ async def _parts(settings: Settings) -> str:
 
 async def ask_running(settings: Settings) -> list[Finding]:
     """Ask the hub that runs with these settings how it is."""
+    import httpx  # noqa: PLC0415  - takes a tenth of a second to load, and nothing else here needs it
+
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  - compared, not bound
     url = f"http://{host}:{settings.port}/api/v1/health"
     try:

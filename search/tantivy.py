@@ -11,12 +11,14 @@ into the index first.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import functools
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 import tantivy
@@ -62,6 +64,7 @@ class Tantivy:
         self._folder = folder / f"tantivy-{FORMAT}"
         self._index: tantivy.Index | None = None
         self._writer: tantivy.IndexWriter | None = None
+        self._held: BinaryIO | None = None
         self._schema = schema()
         self._conditions = Conditions(self._schema)
         self._position = 0
@@ -79,17 +82,17 @@ class Tantivy:
             await asyncio.to_thread(self._close)
 
     async def write(self, changes: Sequence[Document | Gone]) -> None:
-        """See ``Engine.write``. Until ``commit`` the changes are in memory or in segments that nobody reads."""
-        async with self._writing:
-            await asyncio.to_thread(self._write, changes)
+        """See ``Engine.write``. Until ``commit`` the changes are in memory or in segments that nobody reads.
 
-    async def commit(self, position: int) -> None:
-        """See ``Engine.commit``.
-
-        Raises Internal if it cannot be written; then everything since the last commit has to be written again.
+        Raises Internal if they cannot be written; then everything since the last commit has to be written again.
         """
         async with self._writing:
-            await asyncio.to_thread(self._commit, position)
+            await asyncio.to_thread(self._whole, functools.partial(self._write, changes))
+
+    async def commit(self, position: int) -> None:
+        """See ``Engine.commit``; raises as ``write`` does."""
+        async with self._writing:
+            await asyncio.to_thread(self._whole, functools.partial(self._finish, max(position, self._position)))
 
     async def position(self) -> int:
         """See ``Engine.position``."""
@@ -106,7 +109,7 @@ class Tantivy:
     async def clear(self) -> None:
         """See ``Engine.clear``."""
         async with self._writing:
-            await asyncio.to_thread(self._clear)
+            await asyncio.to_thread(self._whole, self._clear)
 
     async def stats(self) -> Stats:
         """See ``Engine.stats``."""
@@ -118,22 +121,33 @@ class Tantivy:
         if self._index is not None:
             return
         self._home.mkdir(parents=True, exist_ok=True)
-        for old in self._home.glob("tantivy-*"):
-            if old != self._folder:
-                shutil.rmtree(old, ignore_errors=True)
-        index = _opened(self._try_open)
-        if index is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            index = self._try_open()
+        lock = self._lock()
         try:
-            writer = index.writer(_HEAP_BYTES, 1)
-        except ValueError as error:
+            for old in self._home.glob("tantivy-*"):
+                if old != self._folder:
+                    shutil.rmtree(old, ignore_errors=True)
+            index = _opened(self._try_open)
+            if index is None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                index = self._try_open()
+        except BaseException:
+            lock.close()
+            raise
+        self._index, self._held = index, lock
+        self._learn()
+
+    def _lock(self) -> BinaryIO:
+        """Hold the directory before anything in it is looked at: another process may be in the middle of a commit."""
+        lock = (self._home / "lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
             raise Conflict(
-                f"The search index in {self._folder} is in use by another process.",
+                f"The search index in {self._home} is in use by another process.",
                 todo="Stop the other hub, or give this one a data directory of its own.",
             ) from error
-        self._index, self._writer = index, writer
-        self._learn()
+        return lock
 
     def _try_open(self) -> tantivy.Index:
         self._folder.mkdir(exist_ok=True)
@@ -144,37 +158,25 @@ class Tantivy:
         return index
 
     def _close(self) -> None:
-        index, writer = self._index, self._writer
-        self._index = self._writer = None
+        writer, held = self._writer, self._held
+        self._index = self._writer = self._held = None
         if writer is not None:
             writer.rollback()
             writer.wait_merging_threads()
-        del index
-
-    def _clear(self) -> None:
-        _, writer = self._parts()
-        writer.rollback()  # deleting all does not reach what was never committed
-        writer.delete_all_documents()
-        self._seen.clear()
-        self._write_marker(0)
+        if held is not None:
+            held.close()
 
     def _learn(self) -> None:
         """Take position and size from the last commit."""
-        index, _ = self._parts()
+        index = self._opened_index()
         index.reload()
         self._position = _marked(index, self._conditions)
         self._empty = index.searcher().num_docs <= 1
         self._seen = {found: revision for found, revision in self._seen.items() if revision > self._position}
 
-    def _parts(self) -> tuple[tantivy.Index, tantivy.IndexWriter]:
-        if self._index is None or self._writer is None:
-            raise Internal("The search index is not open.")
-        return self._index, self._writer
-
     # -------------------------------------------------------------------------------------------------- writing
 
     def _write(self, changes: Sequence[Document | Gone]) -> None:
-        _, writer = self._parts()
         for change in changes:
             if change.revision <= self._position:
                 continue
@@ -182,34 +184,67 @@ class Tantivy:
             before = self._seen.get(term)
             if before is not None and before >= change.revision:
                 continue
-            if before is not None or not self._empty:
-                writer.delete_documents_by_term("id", term)
+            replaces = before is not None or not self._empty
             self._seen[term] = change.revision
-            if isinstance(change, Document):
-                writer.add_document(to_index(change))
+            self._put(term if replaces else None, to_index(change) if isinstance(change, Document) else None)
 
-    def _commit(self, position: int) -> None:
-        self._write_marker(max(position, self._position))
+    def _put(self, unwanted: str | None, added: tantivy.Document | None) -> None:
+        writer = self._ready()
+        if unwanted is not None:
+            writer.delete_documents_by_term("id", unwanted)
+        if added is not None:
+            writer.add_document(added)
 
-    def _write_marker(self, position: int) -> None:
-        _, writer = self._parts()
-        try:
-            writer.delete_documents_by_term("id", MARKER)
-            writer.add_document(marker(position))
-            writer.commit()
-        except (ValueError, OSError) as error:
-            writer.rollback()
-            self._seen.clear()
-            raise Internal(
-                f"The search index in {self._folder} cannot be written: {error}.", todo="Look at the disk's free space."
-            ) from error
+    def _clear(self) -> None:
+        writer = self._ready()
+        writer.rollback()  # deleting all does not reach what was never committed
+        writer.delete_all_documents()
+        self._seen.clear()
+        self._finish(0)
+
+    def _finish(self, position: int) -> None:
+        writer = self._ready()
+        writer.delete_documents_by_term("id", MARKER)
+        writer.add_document(marker(position))
+        writer.commit()
         self._learn()
+
+    def _ready(self) -> tantivy.IndexWriter:
+        """Return the writer. There is a new one after a fault: the old one is of no use any more, not even to roll back."""
+        if self._writer is None:
+            self._writer = self._opened_index().writer(_HEAP_BYTES, 1)
+        return self._writer
+
+    def _whole(self, work: Callable[[], None]) -> None:
+        """Do all of ``work`` or go back to the last commit.
+
+        A faulty writer holds the index until nothing refers to it, neither a traceback: so the cause travels without its
+        own, and is raised where ``work`` has been left.
+        """
+        self._opened_index()
+        try:
+            work()
+        except BaseException as error:
+            if not _is_fault(error):
+                raise
+            cause = error.with_traceback(None)
+        else:
+            return
+        self._seen.clear()
+        self._writer = None
+        raise Internal(
+            f"The search index in {self._folder} cannot be written: {cause}.", todo="Look at the disk's free space."
+        ) from cause
 
     # -------------------------------------------------------------------------------------------------- searching
 
+    def _opened_index(self) -> tantivy.Index:
+        if self._index is None:
+            raise Internal("The search index is not open.")
+        return self._index
+
     def _searcher(self) -> tantivy.Searcher:
-        index, _ = self._parts()
-        return index.searcher()
+        return self._opened_index().searcher()
 
     def _search(self, asked: Asked) -> Page:
         searcher = self._searcher()
@@ -333,8 +368,7 @@ class Tantivy:
 
     def _behind(self, field: str, term: str) -> Condition:
         """Return the condition that a field sorts behind a term. Only the text form can say it; terms are plain (fields)."""
-        index, _ = self._parts()
-        return index.parse_query(f"{field}:{{{term} TO *]", [])
+        return self._opened_index().parse_query(f"{field}:{{{term} TO *]", [])
 
     def _count(self, workspaces: AbstractSet[int]) -> int:
         return _tallied(self._searcher(), self._conditions.ids("workspace", workspaces), frozenset(), 0)[0]
@@ -356,13 +390,15 @@ def _opened(attempt: Callable[[], T]) -> T | None:
         return attempt()
     except PermissionError:
         raise
-    except (ValueError, OSError, msgspec.MsgspecError):
-        return None
     except BaseException as error:
-        # A damaged file can make tantivy panic; its panics are no Exceptions.
-        if type(error).__name__ != "PanicException":
+        if not _is_fault(error):
             raise
         return None
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Say whether this is tantivy's way to report damage or a failed write; its panics are no Exceptions."""
+    return isinstance(error, ValueError | OSError | msgspec.MsgspecError) or type(error).__name__ == "PanicException"
 
 
 def _marked(index: tantivy.Index, conditions: Conditions) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from sqlalchemy import insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +22,9 @@ class AuditRow(msgspec.Struct, frozen=True):
     detail: str
 
 
+_ADD: Final = insert(audit).inline()
+
+
 async def add(
     connection: AsyncConnection,
     *,
@@ -32,11 +37,8 @@ async def add(
     workspace: int | None,
 ) -> None:
     """Add a line."""
-    await connection.execute(
-        insert(audit).values(
-            at=at, actor_id=actor, action=action, target=target, detail=detail, node_id=node, workspace_id=workspace
-        )
-    )
+    values = {"at": at, "actor_id": actor, "action": action, "target": target, "detail": detail}
+    await connection.execute(_ADD, values | {"node_id": node, "workspace_id": workspace})
 
 
 async def entries(connection: AsyncConnection, *, viewer: int | None, limit: int, before: int | None) -> list[AuditRow]:

@@ -215,7 +215,8 @@ async def level(connection: AsyncConnection, workspace_id: int, prefix: str, sta
     sql = (
         f"WITH RECURSIVE l (key, n) AS (SELECT ({following} $2 ORDER BY e.key LIMIT 1), 1 UNION ALL "
         f"SELECT ({following} ({behind}) ORDER BY e.key LIMIT 1), l.n + 1 FROM l WHERE l.key IS NOT NULL AND l.n < $6) "
-        "SELECT l.key, e.size, e.mtime, e.etag FROM l JOIN entries e ON e.workspace_id = $1 AND e.key = l.key ORDER BY l.key"
+        f"SELECT l.key, e.size, e.mtime, e.etag FROM l {_cross(connection)} entries e "
+        "ON e.workspace_id = $1 AND e.key = l.key ORDER BY l.key"
     )
     arguments = (workspace_id, start, after_folder(prefix), len(prefix) + 1, prefix, limit)
     found = await _fetch(connection, sql, arguments)

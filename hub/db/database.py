@@ -2,19 +2,29 @@
 
 SQLite has one writer: ``write`` queues for it inside this process and begins IMMEDIATE, so that a transaction never fails
 half-way for want of the lock. Readers have connections of their own and are never held up.
+
+On SQLite every statement of an ``AsyncConnection`` costs three or four changes of thread, which is most of what a small
+transaction costs. ``run_read`` and ``run_write`` take a whole transaction to the thread at once: measured on a busy
+machine, 0.1 ms instead of 4 ms for one SELECT, and a sixth of the processor time. What people wait for goes through them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import event, update
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, ScalarResult, create_engine, event, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hub.db.tables import counters
+from protocol.errors import Internal
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
+"""A transaction as one function. It may await its connection and nothing else."""
 
 
 class Database:
@@ -26,23 +36,19 @@ class Database:
         self._readers = self._engine(begin="BEGIN", size=4)
         self._writers = self._engine(begin="BEGIN IMMEDIATE", size=1) if self.sqlite else self._readers
         self._turn = asyncio.Lock()
+        self._direct: dict[str, Engine] = {}
+        self._reading = ThreadPoolExecutor(max_workers=2, thread_name_prefix="wio-db-read")
+        self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wio-db-write")
+        if self.sqlite:
+            url = url.replace("+aiosqlite", "", 1)
+            for begin in ("BEGIN", "BEGIN IMMEDIATE"):
+                self._direct[begin] = create_engine(url, hide_parameters=True)
+                _prepare(self._direct[begin], begin)
 
     def _engine(self, *, begin: str, size: int) -> AsyncEngine:
         engine = create_async_engine(self.url, pool_size=size, hide_parameters=True)  # errors reach the log; values must not
         if self.sqlite:
-
-            def connected(connection: Any, _record: Any) -> None:
-                connection.isolation_level = None  # we begin transactions ourselves, below
-                cursor = connection.cursor()
-                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-                    cursor.execute(f"PRAGMA {pragma}")
-                cursor.close()
-
-            def began(connection: Any) -> None:
-                connection.exec_driver_sql(begin)
-
-            event.listen(engine.sync_engine, "connect", connected)
-            event.listen(engine.sync_engine, "begin", began)
+            _prepare(engine.sync_engine, begin)
         return engine
 
     @asynccontextmanager
@@ -56,6 +62,31 @@ class Database:
         """Open a transaction that only reads, on one snapshot."""
         async with self._readers.connect() as connection:
             yield connection
+
+    async def run_read(self, work: Work[T]) -> T:
+        """Run ``work`` in a transaction that only reads, on one snapshot."""
+        if not self.sqlite:
+            async with self.read() as connection:
+                return await work(connection)
+        return await self._in_thread(self._reading, "BEGIN", work)
+
+    async def run_write(self, work: Work[T]) -> T:
+        """Run ``work`` in a transaction that may write; commits when it returns, rolls back if it raises."""
+        if not self.sqlite:
+            async with self.write() as connection:
+                return await work(connection)
+        async with self._turn:
+            return await self._in_thread(self._writing, "BEGIN IMMEDIATE", work)
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, begin: str, work: Work[T]) -> T:
+        engine = self._direct[begin]
+
+        def transaction() -> T:
+            with engine.begin() as connection:
+                # Everything the work awaits is done when it is called, so its first step is its last.
+                return _finish(work(cast("AsyncConnection", _Inline(connection))))
+
+        return await asyncio.get_running_loop().run_in_executor(threads, transaction)
 
     @staticmethod
     async def take_revisions(connection: AsyncConnection, count: int) -> int:
@@ -73,5 +104,58 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        for threads in (self._reading, self._writing):
+            await asyncio.to_thread(threads.shutdown)
+        for engine in self._direct.values():
+            engine.dispose()
         await self._readers.dispose()
         await self._writers.dispose()
+
+
+def _prepare(engine: Engine, begin: str) -> None:
+    """Set each new SQLite connection up, and begin its transactions with ``begin``."""
+
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, below
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def began(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", began)
+
+
+class _Inline:
+    """The part of an ``AsyncConnection`` that transactions use, over a connection of the thread that runs them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._connection.dialect
+
+    async def execute(self, *arguments: Any, **options: Any) -> CursorResult[Any]:
+        return self._connection.execute(*arguments, **options)
+
+    async def scalar(self, *arguments: Any, **options: Any) -> Any:
+        return self._connection.scalar(*arguments, **options)
+
+    async def scalars(self, *arguments: Any, **options: Any) -> ScalarResult[Any]:
+        return self._connection.scalars(*arguments, **options)
+
+    async def exec_driver_sql(self, *arguments: Any, **options: Any) -> CursorResult[Any]:
+        return self._connection.exec_driver_sql(*arguments, **options)
+
+
+def _finish(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    work.close()
+    raise Internal("A transaction waited for something else than its database.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, case, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, bindparam, case, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, inserting
@@ -48,6 +48,34 @@ class SetBrief(msgspec.Struct, frozen=True):
     name: str | None
 
 
+# Statements on the way of a share or a key are built once: building one costs several times what running it does.
+_THIS: Final = (
+    grant_sets.c.node_id == bindparam("node"),
+    grant_sets.c.subject_kind == bindparam("kind"),
+    grant_sets.c.subject_id == bindparam("subject"),
+)
+_ROW: Final = select(*columns(grant_sets, SetRow)).where(*_THIS)
+_CLAIM: Final = _ROW.with_for_update()
+_BODY: Final = select(grant_sets.c.body).where(*_THIS)
+_SIGN: Final = (
+    update(grant_sets)
+    .where(*_THIS)
+    .values(
+        epoch=bindparam("new_epoch"),
+        body=bindparam("new_body"),
+        signature=bindparam("new_signature"),
+        content=bindparam("new_content"),
+        lease_end=bindparam("new_lease_end"),
+        stale=False,
+        refused=None,
+    )
+)
+
+
+def _key(node: int, subject: Subject) -> dict[str, Any]:
+    return {"node": node, "kind": str(subject.kind), "subject": subject.id}
+
+
 def _of(node: int, subject: Subject) -> list[ColumnElement[bool]]:
     return [
         grant_sets.c.node_id == node,
@@ -58,30 +86,18 @@ def _of(node: int, subject: Subject) -> list[ColumnElement[bool]]:
 
 async def claim(connection: AsyncConnection, node: int, subject: Subject) -> SetRow:
     """Return a subject's set on a node, made empty and stale where there is none, and hold it to the transaction's end."""
-    await connection.execute(
-        inserting(connection, grant_sets)
-        .values(
-            node_id=node,
-            subject_kind=str(subject.kind),
-            subject_id=subject.id,
-            epoch=0,
-            body=b"",
-            signature=b"",
-            content=_NONE,
-            lease_end=0,
-            stale=True,
-            applied_epoch=0,
-            keys_until=0,
-        )
-        .on_conflict_do_nothing()
-    )
-    found = await connection.execute(select(*columns(grant_sets, SetRow)).where(*_of(node, subject)).with_for_update())
-    return SetRow(*found.one())
+    key = _key(node, subject)
+    row = (await connection.execute(_CLAIM, key)).first()
+    if row is not None:
+        return SetRow(*row)
+    new = SetRow(node, str(subject.kind), subject.id, 0, b"", b"", _NONE, 0, True, 0, None, 0)
+    await connection.execute(inserting(connection, grant_sets).values(msgspec.structs.asdict(new)).on_conflict_do_nothing())
+    return SetRow(*(await connection.execute(_CLAIM, key)).one())
 
 
 async def body(connection: AsyncConnection, node: int, subject: Subject) -> bytes:
     """Return what was last signed for a subject on a node; empty where nothing was."""
-    return await connection.scalar(select(grant_sets.c.body).where(*_of(node, subject))) or b""
+    return await connection.scalar(_BODY, _key(node, subject)) or b""
 
 
 async def sign(
@@ -96,19 +112,9 @@ async def sign(
     lease_end: int,
 ) -> None:
     """Keep a newly signed set."""
-    await connection.execute(
-        update(grant_sets)
-        .where(*_of(node, subject))
-        .values(
-            epoch=epoch,
-            body=body,
-            signature=signature,
-            content=content,
-            lease_end=lease_end,
-            stale=False,
-            refused=None,
-        )
-    )
+    new = {"new_epoch": epoch, "new_body": body, "new_signature": signature}
+    new |= {"new_content": content, "new_lease_end": lease_end}
+    await connection.execute(_SIGN, _key(node, subject) | new)
 
 
 async def mark_stale(connection: AsyncConnection, node: int, subject: Subject) -> None:
@@ -143,14 +149,18 @@ async def refused(connection: AsyncConnection, node: int, subject: Subject, *, e
     await connection.execute(update(grant_sets).where(*_of(node, subject), grant_sets.c.epoch == epoch).values(refused=reason))
 
 
+_UNTIL: Final = bindparam("until", type_=BigInteger)
+_HOLD: Final = (
+    update(grant_sets)
+    .where(*_THIS, grant_sets.c.epoch == bindparam("now_epoch"), grant_sets.c.stale.is_(False))
+    .values(keys_until=case((grant_sets.c.keys_until < _UNTIL, _UNTIL), else_=grant_sets.c.keys_until))
+)
+
+
 async def hold_keys(connection: AsyncConnection, node: int, subject: Subject, *, epoch: int, until: int) -> bool:
     """Note that a key may be out until then, if this epoch still is what is wanted; False if it is not."""
-    held = await connection.execute(
-        update(grant_sets)
-        .where(*_of(node, subject), grant_sets.c.epoch == epoch, grant_sets.c.stale.is_(False))
-        .values(keys_until=case((grant_sets.c.keys_until < until, until), else_=grant_sets.c.keys_until))
-    )
-    return held.rowcount == 1
+    now = {"now_epoch": epoch, "until": until}
+    return (await connection.execute(_HOLD, _key(node, subject) | now)).rowcount == 1
 
 
 async def expect_keys(connection: AsyncConnection, node: int, *, until: int) -> None:

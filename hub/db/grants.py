@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, delete, literal, null, select
+from sqlalchemy import Select, bindparam, delete, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, inserting
@@ -50,10 +50,18 @@ class Given(msgspec.Struct, frozen=True):
     expires_at: int | None
 
 
+_THIS: Final = (
+    grants.c.workspace_id == bindparam("workspace"),
+    grants.c.subject_kind == bindparam("kind"),
+    grants.c.subject_id == bindparam("subject"),
+)
+_FIND: Final = select(*columns(grants, GrantRow)).where(*_THIS)
+_REMOVE: Final = delete(grants).where(*_THIS)
+
+
 async def find(connection: AsyncConnection, workspace: int, kind: SubjectKind, subject: int) -> GrantRow | None:
     """Return what a subject was given on a workspace, expired or not."""
-    query = select(*columns(grants, GrantRow)).where(*_of(workspace, kind, subject))
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_FIND, _values(workspace, kind, subject))).first()
     return None if row is None else GrantRow(*row)
 
 
@@ -69,11 +77,11 @@ async def put(connection: AsyncConnection, grant: GrantRow) -> None:
 
 async def remove(connection: AsyncConnection, workspace: int, kind: SubjectKind, subject: int) -> None:
     """Take back what a subject was given on a workspace."""
-    await connection.execute(delete(grants).where(*_of(workspace, kind, subject)))
+    await connection.execute(_REMOVE, _values(workspace, kind, subject))
 
 
-def _of(workspace: int, kind: SubjectKind, subject: int) -> list[ColumnElement[bool]]:
-    return [grants.c.workspace_id == workspace, grants.c.subject_kind == str(kind), grants.c.subject_id == subject]
+def _values(workspace: int, kind: SubjectKind, subject: int) -> dict[str, int | str]:
+    return {"workspace": workspace, "kind": str(kind), "subject": subject}
 
 
 async def of_workspace(connection: AsyncConnection, workspace: int) -> list[Listed]:
@@ -92,43 +100,45 @@ async def of_workspace(connection: AsyncConnection, workspace: int) -> list[List
 # ------------------------------------------------------------------------------------------------------ what to enforce
 
 
-def _where(node: int, permission: Any, expires: Any) -> Select[Any]:
+def _opened(permission: Any, expires: Any) -> Select[Any]:
     return (
         select(workspaces.c.id, roots.c.layout, roots.c.bucket, roots.c.prefix, workspaces.c.prefix, permission, expires)
         .join(roots, roots.c.id == workspaces.c.root_id)
-        .where(roots.c.node_id == node, roots.c.retired_at.is_(None))
+        .where(roots.c.node_id == bindparam("node"), roots.c.retired_at.is_(None))
     )
 
 
-async def _read(connection: AsyncConnection, query: Select[Any]) -> list[Given]:
+_GIVEN: Final = (
+    _opened(grants.c.permission, grants.c.expires_at)
+    .join(grants, grants.c.workspace_id == workspaces.c.id)
+    .where(grants.c.subject_kind == bindparam("kind"), grants.c.subject_id == bindparam("subject"))
+)
+_OWNED: Final = _opened(literal(str(Permission.MANAGE)), null()).where(workspaces.c.owner_id == bindparam("owner"))
+_IN_PUBLIC: Final = _opened(literal(str(Permission.READ)), null()).where(
+    roots.c.kind.in_(_PUBLIC), roots.c.layout == str(Layout.BUCKET)
+)
+
+
+async def _read(connection: AsyncConnection, query: Select[Any], values: dict[str, Any]) -> list[Given]:
     return [
         Given(row[0], Layout(row[1]), row[2], row[3], row[4], Permission(row[5]), row[6])
-        for row in await connection.execute(query)
+        for row in await connection.execute(query, values)
     ]
 
 
 async def given_to(connection: AsyncConnection, node: int, kind: SubjectKind, subject: int) -> list[Given]:
     """Return what a subject was given on a node, expired or not."""
-    query = (
-        _where(node, grants.c.permission, grants.c.expires_at)
-        .join(grants, grants.c.workspace_id == workspaces.c.id)
-        .where(grants.c.subject_kind == str(kind), grants.c.subject_id == subject)
-    )
-    return await _read(connection, query)
+    return await _read(connection, _GIVEN, {"node": node, "kind": str(kind), "subject": subject})
 
 
 async def owned_by(connection: AsyncConnection, node: int, owner: int) -> list[Given]:
     """Return somebody's own workspaces on a node."""
-    query = _where(node, literal(str(Permission.MANAGE)), null()).where(workspaces.c.owner_id == owner)
-    return await _read(connection, query)
+    return await _read(connection, _OWNED, {"node": node, "owner": owner})
 
 
 async def in_public_bucket_roots(connection: AsyncConnection, node: int) -> list[Given]:
     """Return the workspaces of a node's public roots in which each is a bucket of its own."""
-    query = _where(node, literal(str(Permission.READ)), null()).where(
-        roots.c.kind.in_(_PUBLIC), roots.c.layout == str(Layout.BUCKET)
-    )
-    return await _read(connection, query)
+    return await _read(connection, _IN_PUBLIC, {"node": node})
 
 
 async def public_prefix_roots(connection: AsyncConnection, node: int) -> list[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, storable
@@ -45,6 +47,20 @@ class Holder(msgspec.Struct, frozen=True):
     expires_at: int
 
 
+_BY_NAME: Final = select(*columns(users, UserRow)).where(users.c.username == bindparam("name"))
+_BY_ID: Final = select(*columns(users, UserRow)).where(users.c.id == bindparam("id"))
+_HOLDER: Final = (
+    select(users.c.id, users.c.username, users.c.admin, tokens.c.expires_at)
+    .join(tokens, tokens.c.user_id == users.c.id)
+    .where(
+        tokens.c.hash == bindparam("digest"),
+        tokens.c.revoked_at.is_(None),
+        tokens.c.expires_at > bindparam("now"),
+        users.c.disabled_at.is_(None),
+    )
+)
+
+
 async def add(connection: AsyncConnection, user: UserRow) -> None:
     """Add an account; raises IntegrityError where name or address are taken."""
     await connection.execute(insert(users).values(msgspec.structs.asdict(user)))
@@ -62,13 +78,13 @@ async def by_name(connection: AsyncConnection, username: str) -> UserRow | None:
     """Return the account with this name."""
     if not storable(username):
         return None
-    row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.username == username))).first()
+    row = (await connection.execute(_BY_NAME, {"name": username})).first()
     return None if row is None else UserRow(*row)
 
 
 async def by_id(connection: AsyncConnection, user: int) -> UserRow | None:
     """Return the account with this id."""
-    row = (await connection.execute(select(*columns(users, UserRow)).where(users.c.id == user))).first()
+    row = (await connection.execute(_BY_ID, {"id": user})).first()
     return None if row is None else UserRow(*row)
 
 
@@ -92,15 +108,5 @@ async def revoke_token(connection: AsyncConnection, digest: bytes, at: int) -> N
 
 async def holder(connection: AsyncConnection, digest: bytes, now: int) -> Holder | None:
     """Return who holds the token with this hash, if it is good."""
-    found = await connection.execute(
-        select(users.c.id, users.c.username, users.c.admin, tokens.c.expires_at)
-        .join(tokens, tokens.c.user_id == users.c.id)
-        .where(
-            tokens.c.hash == digest,
-            tokens.c.revoked_at.is_(None),
-            tokens.c.expires_at > now,
-            users.c.disabled_at.is_(None),
-        )
-    )
-    row = found.first()
+    row = (await connection.execute(_HOLDER, {"digest": digest, "now": now})).first()
     return None if row is None else Holder(*row)

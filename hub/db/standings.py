@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_, union, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, literal, or_, select, tuple_, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import storable
@@ -83,6 +83,7 @@ class SetState(msgspec.Struct, frozen=True):
     stale: bool = True
     applied_epoch: int = 0
     lease_end: int = 0
+    keys_until: int = 0
     refused: str | None = None
 
 
@@ -99,25 +100,52 @@ class Reached(msgspec.Struct, frozen=True):
     everyones: SetState
 
 
-def _select(actor: int, now: int, *extra: Any) -> Select[Any]:
+# Statements are built once: building one costs several times what running it does.
+_ACTOR: Final = bindparam("actor", type_=BigInteger)
+_NOW: Final = bindparam("now", type_=BigInteger)
+
+
+def _select(*extra: Any) -> Select[Any]:
     return (
         select(*_COLUMNS, *extra)
         .join(users, users.c.id == workspaces.c.owner_id)
         .join(roots, roots.c.id == workspaces.c.root_id)
         .join(nodes, nodes.c.id == roots.c.node_id)
-        .outerjoin(_own, _given(_own, SubjectKind.PERSON, actor, now))
-        .outerjoin(_shared, _given(_shared, SubjectKind.EVERYONE, 0, now))
+        .outerjoin(_own, _given(_own, SubjectKind.PERSON, _ACTOR))
+        .outerjoin(_shared, _given(_shared, SubjectKind.EVERYONE, literal(0)))
         .where(roots.c.retired_at.is_(None), nodes.c.evicted_at.is_(None))
     )
 
 
-def _given(table: Any, kind: SubjectKind, subject: int, now: int) -> ColumnElement[bool]:
+def _given(table: Any, kind: SubjectKind, subject: ColumnElement[int]) -> ColumnElement[bool]:
     return and_(
         table.c.workspace_id == workspaces.c.id,
         table.c.subject_kind == str(kind),
         table.c.subject_id == subject,
-        or_(table.c.expires_at.is_(None), table.c.expires_at > now),
+        or_(table.c.expires_at.is_(None), table.c.expires_at > _NOW),
     )
+
+
+def _set_of(table: Any, kind: SubjectKind, subject: ColumnElement[int]) -> ColumnElement[bool]:
+    return and_(table.c.node_id == nodes.c.id, table.c.subject_kind == str(kind), table.c.subject_id == subject)
+
+
+_CALLED: Final = tuple_(users.c.username, workspaces.c.name).in_(bindparam("names", expanding=True))
+_CANDIDATES: Final = union(
+    select(workspaces.c.id).where(workspaces.c.owner_id == _ACTOR),
+    select(grants.c.workspace_id).where(grants.c.subject_kind == str(SubjectKind.PERSON), grants.c.subject_id == _ACTOR),
+    select(grants.c.workspace_id).where(grants.c.subject_kind == str(SubjectKind.EVERYONE), grants.c.subject_id == 0),
+    select(workspaces.c.id).join(roots, roots.c.id == workspaces.c.root_id).where(roots.c.kind.in_(_PUBLIC)),
+)
+_KNOWN: Final = _select().where(workspaces.c.id.in_(_CANDIDATES)).order_by(users.c.username, workspaces.c.name)
+_NAMED: Final = _select().where(_CALLED)
+_REACHED: Final = (
+    _select(nodes.c.key, nodes.c.report, *(table.c[name] for table in (_my_set, _their_set) for name in _STATE))
+    .outerjoin(_my_set, _set_of(_my_set, SubjectKind.PERSON, _ACTOR))
+    .outerjoin(_their_set, _set_of(_their_set, SubjectKind.EVERYONE, literal(0)))
+    .where(_CALLED)
+)
+_VERSION: Final = select(counters.c.value).where(counters.c.name == "access")
 
 
 def _read(row: Any) -> Standing:
@@ -131,38 +159,23 @@ def _read(row: Any) -> Standing:
 
 async def known(connection: AsyncConnection, actor: int, now: int) -> list[Standing]:
     """Return every workspace that this person owns, was given, or that is public."""
-    candidates = union(
-        select(workspaces.c.id).where(workspaces.c.owner_id == actor),
-        select(grants.c.workspace_id).where(grants.c.subject_kind == str(SubjectKind.PERSON), grants.c.subject_id == actor),
-        select(grants.c.workspace_id).where(grants.c.subject_kind == str(SubjectKind.EVERYONE), grants.c.subject_id == 0),
-        select(workspaces.c.id).join(roots, roots.c.id == workspaces.c.root_id).where(roots.c.kind.in_(_PUBLIC)),
-    )
-    query = _select(actor, now).where(workspaces.c.id.in_(candidates)).order_by(users.c.username, workspaces.c.name)
-    return [_read(row) for row in await connection.execute(query)]
+    return [_read(row) for row in await connection.execute(_KNOWN, {"actor": actor, "now": now})]
 
 
 async def named(
     connection: AsyncConnection, actor: int, names: Iterable[tuple[str, str]], now: int
 ) -> dict[tuple[str, str], Standing]:
     """Return those of the workspaces (owner, name) that are there, whether or not this person may know of them."""
-    query = _select(actor, now).where(_called(names))
-    return {(one.owner, one.name): one for one in map(_read, await connection.execute(query))}
+    found = await connection.execute(_NAMED, {"actor": actor, "now": now, "names": _storable(names)})
+    return {(one.owner, one.name): one for one in map(_read, found)}
 
 
 async def reached(
     connection: AsyncConnection, actor: int, names: Iterable[tuple[str, str]], now: int
 ) -> dict[tuple[str, str], Reached]:
     """Return the same with all that minting a key needs, in one query."""
-    extra = [nodes.c.key, nodes.c.report]
-    extra += [table.c[name] for table in (_my_set, _their_set) for name in _STATE]
-    query = (
-        _select(actor, now, *extra)
-        .outerjoin(_my_set, _set_of(_my_set, SubjectKind.PERSON, actor))
-        .outerjoin(_their_set, _set_of(_their_set, SubjectKind.EVERYONE, 0))
-        .where(_called(names))
-    )
     found: dict[tuple[str, str], Reached] = {}
-    for row in await connection.execute(query):
+    for row in await connection.execute(_REACHED, {"actor": actor, "now": now, "names": _storable(names)}):
         standing = _read(row)
         at = len(_COLUMNS)
         key, report = row[at : at + 2]
@@ -172,12 +185,8 @@ async def reached(
     return found
 
 
-def _called(names: Iterable[tuple[str, str]]) -> ColumnElement[bool]:
-    return tuple_(users.c.username, workspaces.c.name).in_([one for one in names if storable("".join(one))])
-
-
-def _set_of(table: Any, kind: SubjectKind, subject: int) -> ColumnElement[bool]:
-    return and_(table.c.node_id == nodes.c.id, table.c.subject_kind == str(kind), table.c.subject_id == subject)
+def _storable(names: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [one for one in names if storable("".join(one))]
 
 
 def _state(values: Any) -> SetState:
@@ -186,7 +195,7 @@ def _state(values: Any) -> SetState:
 
 async def version(connection: AsyncConnection) -> int:
     """Return a number that moves whenever who may read what changes."""
-    return int(await connection.scalar(select(counters.c.value).where(counters.c.name == "access")) or 0)
+    return int(await connection.scalar(_VERSION) or 0)
 
 
 async def changed(connection: AsyncConnection) -> None:

@@ -156,8 +156,7 @@ class Accounts:
         known = self._known.get(digest)
         if known is not None and now < known.until:
             return msgspec.structs.replace(known.actor, address=address)
-        async with self._database.read() as connection:
-            holder = await people.holder(connection, digest, now)
+        holder = await self._database.run_read(lambda connection: people.holder(connection, digest, now))
         if holder is None:
             self._known.pop(digest, None)
             raise NotSignedIn("This token is not good, or not good any more.", todo="Sign in again: wio login.")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import grant_sets, standings
 from hub.db.database import Database
@@ -31,6 +32,7 @@ DEADLINE_S: Final = 10.0
 SHORTEST_S: Final = 900
 """What storage servers allow at least (4-storage)."""
 _MICROSECOND: Final = 1_000_000
+_MINUTE: Final = 60 * _MICROSECOND
 _MOST_PATHS: Final = 50
 """As many places as ``Narrowing`` carries."""
 _SLACK_S: Final = 30
@@ -67,6 +69,8 @@ class _Epochs(msgspec.Struct, frozen=True):
 
     mine: int
     everyones: int
+    keys_until: int = 0
+    """Until when keys may be out, as both sets already say."""
 
 
 class _Moved(Exception):
@@ -94,8 +98,9 @@ class Issuing:
             raise BadInput(f"Keys are made for 1 to {_MOST_PATHS} paths; {len(new.paths)} were asked for.")
         possible = {path: readings(path, actor.username) for path in new.paths}
         names = {(one.owner, one.name) for read in possible.values() for one in read}
-        async with self._database.read() as connection:
-            found = await standings.reached(connection, actor.id, names, self._clock.now())
+        found = await self._database.run_read(
+            lambda connection: standings.reached(connection, actor.id, names, self._clock.now())
+        )
         by_node: dict[int, list[_Wanted]] = {}
         for path, read in possible.items():
             wanted = self._open(actor, path, read, found, read_only=new.read_only)
@@ -178,7 +183,7 @@ class Issuing:
             return None
         if mine.refused is not None or everyones.refused is not None:
             await self._check_left_out(job)
-        return _Epochs(mine.epoch, everyones.epoch)
+        return _Epochs(mine.epoch, everyones.epoch, min(mine.keys_until, everyones.keys_until))
 
     async def _ready(self, job: _Job, *, again: bool) -> _Epochs:
         everyones, mine = await asyncio.gather(
@@ -241,11 +246,15 @@ class Issuing:
     async def _note(self, job: _Job, epochs: _Epochs) -> None:
         """Write down that keys may be out until then, so that from here on every change is sent at once.
 
-        Raises _Moved where a set has changed since: whoever changed it did not see this key, so it must not leave.
+        Raises _Moved where a set has changed since: whoever changed it did not see this key, so it must not leave. Where
+        the sets say already that keys may be out for so long, whoever changed one has sent it, and it reaches this key too.
         """
         until = self._clock.now() + (job.life_s + _SLACK_S) * _MICROSECOND
-        async with self._database.write() as connection:
-            for subject, epoch in ((EVERYONE, epochs.everyones), (job.subject, epochs.mine)):
+        until += -until % _MINUTE  # so that keys minted one after the other need not write it each time
+        subjects = ((EVERYONE, epochs.everyones), (job.subject, epochs.mine)) if epochs.keys_until < until else ()
+
+        async def note(connection: AsyncConnection) -> None:
+            for subject, epoch in subjects:
                 if not await grant_sets.hold_keys(connection, job.node.id, subject, epoch=epoch, until=until):
                     raise _Moved
             await self._audit.record(
@@ -258,6 +267,8 @@ class Issuing:
                 paths=" ".join(one.opened.path for one in job.wanted)[:2000],
                 read_only=job.narrowing.read_only or None,
             )
+
+        await self._database.run_write(note)
 
 
 def _job(actor: Actor, new: NewCredentials, client_key: bytes, wanted: list[_Wanted]) -> _Job:

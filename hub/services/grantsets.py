@@ -264,7 +264,8 @@ class GrantSets:
     async def _without(self, prepared: Prepared, outcome: Refused) -> Prepared:
         named = frozenset(refusal.workspace for refusal in outcome.refusals)
         now = self._clock.now()
-        async with self._database.write() as connection:
+
+        async def sign(connection: AsyncConnection) -> tuple[SignedGrantSet, int, Receipt | None]:
             row = await grant_sets.claim(connection, prepared.node.id, prepared.subject)
             compiled = await self._compile(connection, prepared.node.id, prepared.subject, now, named)
             signed, epoch = await self._sign(connection, row, prepared.subject, compiled, now)
@@ -272,6 +273,9 @@ class GrantSets:
             if receipt is not None:
                 receipt = msgspec.structs.replace(receipt, epoch=epoch)
                 await grant_sets.change_receipt(connection, receipt)
+            return signed, epoch, receipt
+
+        signed, epoch, receipt = await self._database.run_write(sign)
         reasons = " ".join(dict.fromkeys(refusal.problem.message for refusal in outcome.refusals))
         return msgspec.structs.replace(prepared, signed=signed, epoch=epoch, receipt=receipt, left_out=reasons[:1000])
 
@@ -299,7 +303,7 @@ class GrantSets:
         return Applied(answer.at, answer.keys_out, proofs)
 
     async def _keep(self, prepared: Prepared, outcome: Outcome) -> None:
-        async with self._database.write() as connection:
+        async def keep(connection: AsyncConnection) -> None:
             if isinstance(outcome, Applied):
                 await self.applied(connection, prepared, outcome)
             elif isinstance(outcome, Refused):
@@ -308,6 +312,8 @@ class GrantSets:
                 )
             if prepared.receipt is not None and not isinstance(outcome, Applied):
                 await grant_sets.change_receipt(connection, _told(prepared, outcome))
+
+        await self._database.run_write(keep)
 
     async def applied(self, connection: AsyncConnection, prepared: Prepared, outcome: Applied) -> None:
         """Note it, and turn every receipt that waited for this epoch or an older one into an enforced one."""
@@ -338,14 +344,17 @@ class GrantSets:
     async def due(self, node: At, subject: Subject, *, again: bool = False, floor: int = 0) -> Prepared:
         """Return what the node lacks of a subject's set, signed anew where that is due."""
         now = self._clock.now()
-        async with self._database.write() as connection:
+
+        async def look(connection: AsyncConnection) -> Prepared:
             row = await grant_sets.claim(connection, node.id, subject)
             if row.stale or row.epoch == 0 or floor >= row.epoch or not fresh(row.lease_end, now):
                 compiled = await self._compile(connection, node.id, subject, now)
                 signed, epoch = await self._sign(connection, row, subject, compiled, now, floor=floor)
                 return Prepared(node, subject, epoch, signed, None)
-        signed_before = SignedGrantSet(row.body, row.signature) if again or row.applied_epoch < row.epoch else None
-        return Prepared(node, subject, row.epoch, signed_before, None)
+            lacking = again or row.applied_epoch < row.epoch
+            return Prepared(node, subject, row.epoch, SignedGrantSet(row.body, row.signature) if lacking else None, None)
+
+        return await self._database.run_write(look)
 
 
 def fresh(lease_end: int, now: int) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import standings
 from hub.db.database import Database
@@ -87,13 +88,18 @@ class People:
         the grants in it runs out.
         """
         now = self._clock.now()
-        async with self._database.read() as connection:
+        kept = self._kept.get(actor.id)
+
+        async def look(connection: AsyncConnection) -> tuple[int, list[Standing] | None]:
             version = await standings.version(connection)
-            kept = self._kept.get(actor.id)
             if kept is not None and kept.version == version and (kept.until is None or now < kept.until):
-                self._kept.move_to_end(actor.id)
-                return kept.readable
-            known = await standings.known(connection, actor.id, now)
+                return version, None
+            return version, await standings.known(connection, actor.id, now)
+
+        version, known = await self._database.run_read(look)
+        if kept is not None and known is None:
+            return kept.readable
+        known = known or []
         readable = tuple(_readable(one) for one in known if not isinstance(decide(held(actor, one), Permission.READ), Denied))
         ends = [until for one in known for until in (one.granted_until, one.everyone_until) if until is not None]
         self._kept[actor.id] = _Kept(version, min(ends, default=None), readable)
@@ -108,9 +114,10 @@ class People:
         Raises BadName, UnknownWorkspace where there is none that this person may know of, NoGrant where it may not be read.
         """
         possible = readings(path, actor.username)
-        async with self._database.read() as connection:
-            names = [(one.owner, one.name) for one in possible]
-            found = await standings.named(connection, actor.id, names, self._clock.now())
+        names = [(one.owner, one.name) for one in possible]
+        found = await self._database.run_read(
+            lambda connection: standings.named(connection, actor.id, names, self._clock.now())
+        )
         for one in possible:
             standing = found.get((one.owner, one.name))
             if standing is not None:

@@ -119,21 +119,27 @@ class Sharing:
         """
         if new.until is not None and not self._clock.now() < new.until <= _FARTHEST:
             raise BadLifetime("A share cannot end in the past.", todo="Leave --until out, or give a date to come.")
-        async with self._database.read() as connection:
-            standing = await self._managed(connection, actor, owner, name)
-            subject = await self._subject(connection, who)
+
+        async def look(connection: AsyncConnection) -> tuple[Standing, Subject]:
+            return await self._managed(connection, actor, owner, name), await self._subject(connection, who)
+
+        standing, subject = await self._database.run_read(look)
         _check_sense(standing, subject, new.permission)
         node = At(NodeId(standing.node_id), standing.node)
+        grant = self._grant(actor, standing, subject, new)
+
+        async def change(connection: AsyncConnection) -> tuple[GrantRow | None, Prepared]:
+            # Looked at again: who may share, and what was shared, may have changed while this waited for its turn.
+            await self._managed(connection, actor, owner, name)
+            before = await grants.find(connection, standing.id, subject.kind, subject.id)
+            await grants.put(connection, grant)
+            until = None if new.until is None else str(new.until)
+            await self._record(connection, actor, "share", standing, subject, permission=new.permission, until=until)
+            [prepared] = await self._sets.prepare(connection, node, subject, workspace=standing.id, with_receipt=True)
+            return before, prepared
+
         async with self._sets.turns(node.id, subject):
-            async with self._database.write() as connection:
-                # Looked at again: who may share, and what was shared, may have changed while this waited for its turn.
-                await self._managed(connection, actor, owner, name)
-                before = await grants.find(connection, standing.id, subject.kind, subject.id)
-                grant = self._grant(actor, standing, subject, new)
-                await grants.put(connection, grant)
-                until = None if new.until is None else str(new.until)
-                await self._record(connection, actor, "share", standing, subject, permission=new.permission, until=until)
-                [prepared] = await self._sets.prepare(connection, node, subject, workspace=standing.id, with_receipt=True)
+            before, prepared = await self._database.run_write(change)
             receipt = await self._sets.deliver(prepared)
             if receipt.state is ReceiptState.REFUSED:
                 await self._take_back(actor, standing, prepared, before, receipt)
@@ -176,20 +182,27 @@ class Sharing:
 
     async def unshare(self, actor: Actor, owner: str, name: str, who: str) -> ShareChange:
         """Take a share back. Raises UnknownWorkspace, NoGrant, UnknownUser, UnknownShare."""
-        async with self._database.read() as connection:
+
+        async def look(connection: AsyncConnection) -> tuple[Standing, Subject]:
             standing = await self._managed(connection, actor, owner, name)
-            subject = await self._shared_with(connection, standing, who)
+            return standing, await self._shared_with(connection, standing, who)
+
+        standing, subject = await self._database.run_read(look)
         node = At(NodeId(standing.node_id), standing.node)
+
+        async def change(connection: AsyncConnection) -> tuple[GrantRow, Prepared]:
+            await self._managed(connection, actor, owner, name)
+            found = await grants.find(connection, standing.id, subject.kind, subject.id)
+            before = _living_grant(found, self._clock.now())
+            if before is None:
+                raise UnknownShare(f"{standing.owner}/{standing.name} is not shared with {who}.")
+            await grants.remove(connection, standing.id, subject.kind, subject.id)
+            await self._record(connection, actor, "unshare", standing, subject, permission=before.permission)
+            [prepared] = await self._sets.prepare(connection, node, subject, workspace=standing.id, with_receipt=True)
+            return before, prepared
+
         async with self._sets.turns(node.id, subject):
-            async with self._database.write() as connection:
-                await self._managed(connection, actor, owner, name)
-                found = await grants.find(connection, standing.id, subject.kind, subject.id)
-                before = _living_grant(found, self._clock.now())
-                if before is None:
-                    raise UnknownShare(f"{standing.owner}/{standing.name} is not shared with {who}.")
-                await grants.remove(connection, standing.id, subject.kind, subject.id)
-                await self._record(connection, actor, "unshare", standing, subject, permission=before.permission)
-                [prepared] = await self._sets.prepare(connection, node, subject, workspace=standing.id, with_receipt=True)
+            before, prepared = await self._database.run_write(change)
             receipt = await self._sets.deliver(prepared)
         return ShareChange(
             workspace=f"{standing.owner}/{standing.name}",

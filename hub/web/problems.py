@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.types import HTTPResponseStartEvent, Message, Scope
+from litestar.types import Message, Scope
 from sqlalchemy.exc import DBAPIError
 
 from protocol.errors import BadInput, DiskFull, Internal, NotFound, NotSignedIn, Problem, Unreachable, WioError
@@ -122,5 +122,4 @@ def _of_database(error: Exception) -> WioError:
 async def add_headers(message: Message, _scope: Scope) -> None:
     """Give every answer, errors included, the headers that keep it where it belongs."""
     if message["type"] == "http.response.start":
-        start = cast("HTTPResponseStartEvent", message)
-        start["headers"] = [*start["headers"], *_HEADERS]
+        message["headers"] = [*message["headers"], *_HEADERS]

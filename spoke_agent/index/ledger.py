@@ -403,15 +403,17 @@ class Ledger:
         """Note what the hub has; False where its cursor does not fit."""
         return await self._run(lambda connection: journal.acknowledged(connection, cursor))
 
-    async def outgoing(self, after: int, roots: Iterable[int] = ()) -> tuple[Batch | None, list[Standing]]:
-        """Return the next rows to send from number ``after`` on; None where there are none.
+    async def outgoing(
+        self, after: int, roots: Iterable[int] = (), *, max_bytes: int = BATCH_BYTES
+    ) -> tuple[Batch | None, list[Standing]]:
+        """Return the next rows to send from number ``after`` on, some ``max_bytes`` of them; None where there are none.
 
         Where that is up to the journal's end, the standings of ``roots`` at exactly that position come with it.
         """
         wanted = list(roots)
 
         def work(connection: sqlite3.Connection) -> tuple[Batch | None, list[Standing]]:
-            batch = journal.next_batch(connection, after, max_rows=MAX_ROWS, max_bytes=BATCH_BYTES)
+            batch = journal.next_batch(connection, after, max_rows=MAX_ROWS, max_bytes=max_bytes)
             more = batch is not None and batch.end < journal.head(connection).sequence
             return batch, [] if more else _standings(connection, wanted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ HANDSHAKE_S: Final = 10.0
 """For everything from the first packet to the Welcome."""
 PING_S: Final = 10.0
 CLOSE_S: Final = 1.0
+UNSENT: Final = 64 * 1024
 
 
 def address_of(hub_url: str, *, insecure: bool = False) -> str:
@@ -118,7 +120,7 @@ async def open_line(
 async def _connected(address: str) -> ClientConnection:
     local = _is_loopback(urlsplit(address).hostname or "")
     try:
-        return await _Connect(
+        connection = await _Connect(
             address,
             compression=None,
             max_size=MAX_FRAME,
@@ -128,6 +130,7 @@ async def _connected(address: str) -> ClientConnection:
             close_timeout=CLOSE_S,
             proxy=None if local else True,
         )
+        _keep_queue_short(connection)
     except ssl.SSLCertVerificationError as error:
         raise HubUnreachable(
             f"The certificate of {address} is not one this machine trusts: {error.verify_message}.",
@@ -142,6 +145,14 @@ async def _connected(address: str) -> ClientConnection:
         raise BadSetting(f"The proxy set in the environment cannot be used: {error}.") from error
     except (OSError, WebSocketException, EOFError) as error:
         raise HubUnreachable(f"The hub at {address} cannot be reached: {str(error)[:200] or type(error).__name__}.") from error
+    return connection
+
+
+def _keep_queue_short(connection: ClientConnection) -> None:
+    """Let the kernel hold no more than UNSENT bytes that have not gone out: an answer would have to wait behind them."""
+    raw = connection.transport.get_extra_info("socket")
+    if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 async def _welcomed(connection: ClientConnection, session: AgentSession) -> Welcome:

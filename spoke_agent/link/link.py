@@ -46,6 +46,9 @@ ACCESSES_ROWS: Final = 500
 HEARD_S: Final = 60.0
 """How often it is noted that the hub is there: leases are days, and each note is a write."""
 MAX_WARNINGS: Final = 32
+FIRST_DELAY_S: Final = 0.2
+LAST_DELAY_S: Final = 10.0
+"""Between tries to carry out an eviction."""
 _LONGEST: Final = 500
 
 _log: Final = logging.getLogger(__name__)
@@ -115,6 +118,7 @@ class Link:
         self._sender = Sender(ledger, schedule, now=now, pause=pause)
         self._stirred = asyncio.Event()
         self._report_due = False
+        self._eviction: Evict | None = None
         self.state = LinkState()
 
     # -------------------------------------------------------------------------------------------------- from the agent
@@ -170,7 +174,9 @@ class Link:
                     self._desk.hang_up()
         except WioError as error:
             self._note(error)
-            if isinstance(error, Evicted) and self.state.evicted:
+            if self._eviction is not None:
+                self.state = msgspec.structs.replace(self.state, evicted=True)
+                await self._carry_out(self._eviction)
                 return 0.0
             self._backoff.held(held_s)
             return self._backoff.next(error, spent_s=0.0 if held_s else self._now() - started)
@@ -217,42 +223,44 @@ class Link:
         while True:
             for event in await line.receive():
                 if isinstance(event, Received):
-                    await self._take(event.message, line, outbox)  # type: ignore[arg-type]  # an agent's session lets only a hub's messages in
+                    self._take(event.message, line, outbox)  # type: ignore[arg-type]  # an agent's session lets only a hub's messages in
                 elif isinstance(event, SkippedUnknown):
                     _log.info("a message of a newer hub was skipped: tag %d", event.tag)
 
-    async def _take(self, message: HubMessage, line: Line, outbox: Outbox) -> None:
-        """Hand a message to whoever it is for. Waits for nothing but an eviction."""
+    def _take(self, message: HubMessage, line: Line, outbox: Outbox) -> None:
+        """Hand a message to whoever it is for, without waiting. Raises Evicted."""
         match message:
             case Ack() | Nak():
                 self._sender.answered(message)
             case Evict():
-                await self._evict(message, line)
+                self._evict(message, line)
             case Failed():
                 _log.warning("the hub says that something failed: %s", message.problem.message[:_LONGEST])
             case _:
                 self._desk.take(message, lambda answer: outbox.put(Lane.ANSWER, answer))
 
-    async def _evict(self, evict: Evict, line: Line) -> None:
-        """Take everything back, and end the link for good. Raises Evicted; an eviction nobody signed is ignored."""
+    def _evict(self, evict: Evict, line: Line) -> None:
+        """End the session for an eviction that the hub signed: raises Evicted. Any other is ignored."""
         try:
             verify_eviction(public_key(self._hub_key), evict, line.welcome.node)
         except BadSignature as unsigned:
             _log.warning("%s", unsigned)
             return
-        error = Evicted("This node was removed from the hub.", todo="wio-agent leave removes what is left of wio here.")
-        self.state = msgspec.structs.replace(self.state, evicted=True, problem=error.problem)
-        _log.warning("%s", error)
+        self._eviction = evict
+        raise Evicted("This node was removed from the hub.", todo="wio-agent leave removes what is left of wio here.")
+
+    async def _carry_out(self, evict: Evict) -> None:
+        """Take everything back, however long the storage server is away: the hub has said its last word."""
         failures = 0
         while True:
             try:
                 await self._access.evict(evict)
             except WioError as problem:
                 _log.warning("the eviction could not be carried out yet: %s", problem)
-                await self._pause(min(0.2 * 2**failures, 10.0))
+                await self._pause(min(FIRST_DELAY_S * 2**failures, LAST_DELAY_S))
                 failures += 1
             else:
-                raise error
+                return
 
     # -------------------------------------------------------------------------------------------------- now and then
 

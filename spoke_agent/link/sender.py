@@ -17,13 +17,16 @@ import msgspec
 from protocol.errors import LinkBroken, WioError
 from protocol.messages import Ack, AgentMessage, Cursor, Events, Nak, Progress, ScanState
 from spoke_agent.index.journal import Batch
-from spoke_agent.index.ledger import Ledger, Standing
+from spoke_agent.index.ledger import BATCH_BYTES, Ledger, Standing
 from spoke_agent.index.schedule import Schedule
 
 IN_FLIGHT: Final = 4
 """Batches sent and not acknowledged: enough to keep a hub busy that is 50 ms away, and 3 MB in its memory."""
 PATIENCE_S: Final = 60.0
 """After so long without an acknowledgement the session is taken to be broken."""
+SLOW_S: Final = 0.1
+"""A batch that takes longer than this to go out was too large for the line."""
+LEAST_BYTES: Final = 50_000
 FIRST_DELAY_S: Final = 0.1
 LAST_DELAY_S: Final = 4.0
 
@@ -84,6 +87,7 @@ class Sender:
         self._pause = pause
         self._patience_s = patience_s
         self._heard_at = 0.0
+        self._batch_bytes = LEAST_BYTES
         self._answers: deque[Ack | Nak] = deque()
         self._done: dict[int, Progress] = {}
         self._other: dict[int, Progress] = {}
@@ -136,12 +140,18 @@ class Sender:
         batch: Batch | None = None
         standings: list[Standing] = []
         if not flight.full:
-            batch, standings = await self._tried(lambda: self._ledger.outgoing(flight.next, tuple(self._done)))
+            batch, standings = await self._tried(
+                lambda: self._ledger.outgoing(flight.next, tuple(self._done), max_bytes=self._batch_bytes)
+            )
         if batch is not None:
             if flight.empty:
                 self._heard_at = self._now()
             flight.sent(batch.end)
+            started = self._now()
             await send(Events(batch.generation, batch.first, batch.rows, batch.running))
+            # Answers wait behind a batch that is going out: on a slow line batches are small.
+            slow = self._now() - started > SLOW_S
+            self._batch_bytes = max(self._batch_bytes // 2, LEAST_BYTES) if slow else min(self._batch_bytes * 2, BATCH_BYTES)
         for standing in standings:
             await self._say_done(standing, send)
         for root in self._other.keys() - self._done.keys():

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +186,7 @@ def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
     small.mkdir()
     alone = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
     script = 'mount -t tmpfs -o "size=$1" tmpfs "$2" || exit 99; shift 2; exec "$@"'
-    for size in ("4k", "64k"):
+    for size in ("4k", "64k", "300k"):
         words = [*alone, script, "sh", size, small, _PROGRAM, "init"]
         done = subprocess.run(
             words, env=_environment(small / "hub", {}), capture_output=True, text=True, timeout=60, check=False
@@ -203,6 +203,23 @@ def test_init_is_harmless_to_repeat(tmp_path: Path) -> None:
     again = run("init", "--json", data=tmp_path / "hub")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout) == json.loads(again.stdout)
+
+
+def test_a_hub_keeps_everything_in_postgresql_where_it_is_told_to(
+    tmp_path: Path, postgres: str, new_postgres: Callable[[str], str]
+) -> None:
+    data = tmp_path / "hub"
+    url = new_postgres("cli").replace("postgresql+asyncpg", "postgres")
+    made = run("init", data=data, WIO_DATABASE_URL=url)
+    assert made.returncode == 0, made.stderr
+    assert not (data / "hub.sqlite").exists()
+    assert run("doctor", data=data, WIO_DATABASE_URL=url).returncode == 0
+    with serving(data, WIO_DATABASE_URL=url) as hub:
+        assert hub.get("/health").json()["ok"] is True
+    missing = run("init", data=data, WIO_DATABASE_URL=f"{postgres.replace('+asyncpg', '')}/missing")
+    assert missing.returncode == 5, missing.stderr
+    assert "missing" in missing.stderr
+    assert "Traceback" not in missing.stderr
 
 
 def test_migrate_says_from_where_to_where(tmp_path: Path) -> None:

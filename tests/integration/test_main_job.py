@@ -51,7 +51,7 @@ def test_a_workspace_is_made_filled_listed_and_read_with_the_tools_people_have(r
     until("the file is found", lambda: found(alice, "T1w", "in:scans") == ["alice/scans/sub-014/anat/T1w.nii"])
     listed = alice.wio("ls", "scans/sub-014", "--json").good().json
     assert [(entry["path"], entry["folder"], entry["size"]) for entry in listed["entries"]] == [
-        ("alice/scans/sub-014/anat", True, 6000)
+        ("alice/scans/sub-014/anat/", True, 6000)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +29,8 @@ from search.query import (
 )
 from search.words import fold, runs
 
+EXAMPLES = max(12, int(os.environ.get("WIO_FUZZ", "0")) // 1000)
+"""More of them when WIO_FUZZ asks for a long run."""
 WORKSPACES = (0, 1, 2**53 - 1)
 PARTS = ("a", "ab", "abc", "scan", "Scan", "rawData", "01", "T1w", "é", "É", "ß", "x y", "HTTPServer", ".hid", "+", "日本")
 NAMES = st.builds(
@@ -88,7 +91,7 @@ ASKED = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=DOCUMENTS, batches=st.integers(1, 3), asked=st.lists(ASKED, min_size=8, max_size=20))
 async def test_engine_and_evaluator_agree(
     engine: Engine, reference: type[Any], documents: list[Document], batches: int, asked: list[Asked]
@@ -108,7 +111,7 @@ async def test_engine_and_evaluator_agree(
         plain.check(one, await engine.search(one))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_any_history_of_writes_replays_and_deletes_ends_at_the_newest_of_each_file(
     engine: Engine, data: st.DataObject

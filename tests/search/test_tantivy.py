@@ -127,7 +127,7 @@ async def test_an_index_of_another_format_makes_room(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("not ours")
     engine = Tantivy(tmp_path)
     await engine.open()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "tantivy-1"]  # noqa: ASYNC240 - nothing else runs here
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "lock", "tantivy-1"]  # noqa: ASYNC240 - nothing else runs here
     await engine.close()
 
 
@@ -170,4 +170,24 @@ async def test_a_position_never_goes_back(tmp_path: Path) -> None:
     await engine.commit(10)
     await engine.commit(3)
     assert await engine.position() == 10
+    await engine.close()
+
+
+async def test_a_commit_that_cannot_be_written_leaves_what_was_there_and_says_so(tmp_path: Path) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.write(history(1, 50))
+    await engine.commit(50)
+    (home,) = tmp_path.glob("tantivy-*")  # noqa: ASYNC240 - nothing else runs here
+    kept = tmp_path / "elsewhere"
+    home.rename(kept)
+    await engine.write(history(51, 50))
+    with pytest.raises(Internal) as caught:
+        await engine.commit(100)
+    assert caught.value.todo
+    assert (await engine.position(), await content(engine)) == (50, after(50))
+    kept.rename(home)
+    await engine.write(history(51, 50))
+    await engine.commit(100)
+    assert (await engine.position(), await content(engine)) == (100, after(100))
     await engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -92,6 +93,7 @@ class Services:
         self._note("settle", (node, epochs))
 
     async def cursor(self, node: NodeId) -> Cursor:
+        del node
         return Cursor(3, 7, EMPTY_RUN)
 
     async def apply(self, node: NodeId, events: Events) -> Ack | Nak:
@@ -161,12 +163,14 @@ class Peer:
     async def closed(self) -> tuple[int, str]:
         """Wait for the end and return the close code and reason; messages before it are passed over."""
         async with asyncio.timeout(DEADLINE_S):
-            while True:
-                try:
-                    await self.socket.recv()
-                except websockets.ConnectionClosed as error:
-                    assert error.rcvd is not None, error
-                    return error.rcvd.code, error.rcvd.reason
+            return await _closed(self.socket)
+
+
+async def _closed(socket: ClientConnection) -> tuple[int, str]:
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            await socket.recv()
+    return socket.close_code or 0, socket.close_reason or ""
 
 
 class Hub:
@@ -189,6 +193,13 @@ class Hub:
         async with websockets.connect(self.url, max_size=2 * MAX_FRAME, close_timeout=1, compression=None) as socket:
             yield socket
 
+    async def ended(self, first: bytes | str | None = None) -> tuple[int, str]:
+        """Connect, send this or nothing, and return the close code and reason."""
+        async with asyncio.timeout(DEADLINE_S), self.socket() as socket:
+            if first is not None:
+                await socket.send(first)
+            return await _closed(socket)
+
     @asynccontextmanager
     async def dialled(self, key: Ed25519PrivateKey, **options: Any) -> AsyncIterator[Peer]:
         """Connect and say hello."""
@@ -206,7 +217,7 @@ class Hub:
             opened = await peer.event()
             assert isinstance(opened, Opened), opened
             async with asyncio.timeout(DEADLINE_S):
-                while not self.connections.online(NodeId(opened.welcome.node)):
+                while not self.connections.online(NodeId(opened.welcome.node)):  # noqa: ASYNC110 - nothing says so
                     await asyncio.sleep(0)
             yield peer
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import websockets
 
 from protocol.errors import Conflict, Evicted, StorageRefused
 from protocol.grants import SignedGrantSet, Subject, SubjectKind
@@ -116,8 +115,8 @@ async def test_a_fault_while_a_node_is_admitted_is_said_without_its_details(hub:
 
 
 async def test_a_handshake_that_takes_too_long_ends_and_leaves_nothing(new_hub: Any) -> None:
-    async with new_hub(handshake_s=0.2) as hub, hub.socket() as socket:
-        code, reason = await closed(socket)
+    async with new_hub(handshake_s=0.2) as hub:
+        code, reason = await hub.ended()
         assert code == CLOSE_CODE
         assert reason.startswith("deadline-passed: ")
         assert len(hub.connections) == 0
@@ -128,10 +127,8 @@ async def test_a_handshake_that_takes_too_long_ends_and_leaves_nothing(new_hub: 
     "first", [b"", b"\x00", b"\xc1" * 50, secrets.token_bytes(1000), encode(Ack(Cursor(0, 0, bytes(32)))), "text"]
 )
 async def test_what_is_no_hello_ends_the_connection_with_a_code(hub: Any, first: bytes | str) -> None:
-    async with hub.socket() as socket:
-        await socket.send(first)
-        code, reason = await closed(socket)
-        assert (code, reason.partition(":")[0]) == (CLOSE_CODE, "bad-message")
+    code, reason = await hub.ended(first)
+    assert (code, reason.partition(":")[0]) == (CLOSE_CODE, "bad-message")
 
 
 async def test_a_proof_by_another_key_is_refused(hub: Any) -> None:
@@ -145,14 +142,13 @@ async def test_a_proof_by_another_key_is_refused(hub: Any) -> None:
 
 async def test_a_second_session_of_a_node_replaces_the_first_and_says_so(hub: Any, caplog: pytest.LogCaptureFixture) -> None:
     key, node = hub.known()
-    async with hub.agent(key) as first:
-        async with hub.agent(key) as second:
-            code, reason = await first.closed()
-            assert (code, reason.partition(":")[0]) == (CLOSE_CODE, Conflict.code)
-            assert hub.connections.online(node)
-            asked = asyncio.create_task(hub.connections.ask(node, scan, deadline_s=5))
-            await second.send(Done((await second.message()).request))
-            assert await asked == Done(1)
+    async with hub.agent(key) as first, hub.agent(key) as second:
+        code, reason = await first.closed()
+        assert (code, reason.partition(":")[0]) == (CLOSE_CODE, Conflict.code)
+        assert hub.connections.online(node)
+        asked = asyncio.create_task(hub.connections.ask(node, scan, deadline_s=5))
+        await second.send(Done((await second.message()).request))
+        assert await asked == Done(1)
     assert hub.connections.replaced == 1
     assert "replaces the first" in caplog.text
 
@@ -441,13 +437,3 @@ async def test_news_that_cannot_be_kept_do_not_end_the_session(hub: Any) -> None
         await peer.send(REPORT, IDLE, batch(0))
         assert isinstance(await peer.message(), Ack)
         assert hub.connections.online(node)
-
-
-async def closed(socket: Any) -> tuple[int, str]:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await socket.recv()
-            except websockets.ConnectionClosed as error:
-                assert error.rcvd is not None
-                return error.rcvd.code, error.rcvd.reason

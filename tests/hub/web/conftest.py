@@ -68,11 +68,18 @@ class Dice:
 class Running:
     """A hub that serves."""
 
-    def __init__(self, app: Litestar, settings: Settings) -> None:
+    def __init__(self, app: Litestar, settings: Settings, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+        self._server = server
+        self._serving = serving
         self.app = app
         self.settings = settings
         self.url = f"http://127.0.0.1:{settings.port}"
         self.http = httpx.AsyncClient(base_url=f"{self.url}/api/v1", timeout=30, trust_env=False)
+
+    async def stop(self) -> None:
+        """End serving, and wait for the end."""
+        self._server.should_exit = True
+        await self._serving
 
     async def register(self, username: str) -> dict[str, str]:
         """Make an account; return the headers that carry its token."""
@@ -92,7 +99,7 @@ async def _running(data: Path, **environment: str) -> AsyncIterator[Running]:
         await stack.enter_async_context(app.lifespan())
         server = uvicorn.Server(server_config(app))
         serving = asyncio.create_task(server._serve(sockets=[bound]))  # its own signal handling would end pytest
-        hub = Running(app, settings)
+        hub = Running(app, settings, server, serving)
         try:
             async with asyncio.timeout(10):
                 while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -100,8 +107,7 @@ async def _running(data: Path, **environment: str) -> AsyncIterator[Running]:
             yield hub
         finally:
             await hub.http.aclose()
-            server.should_exit = True
-            await serving
+            await hub.stop()
 
 
 class YesAgent:

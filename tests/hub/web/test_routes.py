@@ -202,7 +202,7 @@ async def test_a_fault_of_our_own_tells_nothing_to_the_caller_and_everything_to_
 async def test_errors_of_the_database_reach_the_log_without_the_values(
     hub: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = "-".join(["canary", "password"])  # not as one word in this file, which tracebacks quote
+    secret = f"canary-{len(caplog.handler.records)}"  # not as one word in this file, which tracebacks quote
 
     async def broken(*_: object) -> None:
         async with hub.app.state.database.read() as connection:
@@ -259,3 +259,11 @@ async def test_the_key_of_the_hub_is_the_same_after_a_restart(running: Any, tmp_
         async with running(tmp_path / "hub") as hub:
             keys.add((await hub.http.get("/hub")).json()["key"])
     assert len(keys) == 1
+
+
+async def test_a_hub_that_is_told_to_stop_does_not_wait_for_agents_to_go(running: Any, joined: Any, tmp_path: Path) -> None:
+    async with running(tmp_path / "hub") as hub:
+        owner = await hub.register("owner")
+        async with joined(hub, owner, "stays"):
+            async with asyncio.timeout(5):
+                await hub.stop()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -346,9 +347,14 @@ class Cutter:
         self.cuts: list[tuple[int | None, int | None]] = []
         """For each connection to come: bytes from the agent and from the hub until it breaks; None for never."""
         self.broken = 0
+        self.slow = False
+        """Whether it lets through only some megabytes a second, and holds little."""
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        listening.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=listening, limit=64 * 1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -386,11 +392,13 @@ class Cutter:
                 one.transport.abort()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int | None) -> None:
-        while data := await reader.read(65536):
+        while data := await reader.read(65_536):
             if left is not None:
                 data, left = data[:left], left - len(data)
             writer.write(data)
             await writer.drain()
+            if self.slow:
+                await asyncio.sleep(0.01)
             if left is not None and left <= 0:
                 self.broken += 1
                 return

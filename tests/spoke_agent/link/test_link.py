@@ -95,18 +95,33 @@ async def test_no_more_than_four_batches_are_on_their_way(hub: SmallHub, agent: 
     agent.bench.schedule.request_all()
     await agent.bench.quiet()
     agent.start()
-    await agent.online()
-    await until(lambda: len(hub.live.of(Events)) == 3)  # 9,000 rows are 4,000 and 4,000 and 1,000
-    for number in range(20):
+    await until(lambda: hub.sessions and len(hub.live.of(Events)) == 4)
+    for number in range(5):
         agent.bench.node.put(1, f"later{number}")
         hint(agent, f"later{number}")
-        await until(lambda: not agent.bench.feed.backlog)
-    await until(lambda: len(hub.live.of(Events)) == 4)
-    assert await hub.ask(mint_for(ALICE)), "and answers still come"
+    await until(lambda: not agent.bench.feed.backlog)
+    assert await hub.ask(mint_for(ALICE)), "answers still come"
     assert len(hub.live.of(Events)) == 4
     await hub.live.send(Ack(hub.far.cursor))
     hub.on_events = lambda _, events: [hub.apply(events)]
     await agent.caught_up()
+
+
+async def test_on_a_slow_line_an_answer_waits_behind_little_of_the_journal(hub: SmallHub, agent: Agent, cutter: Cutter) -> None:
+    for number in range(24_000):
+        agent.bench.node.put(1, f"{number:05}" + "k" * 600)
+    await agent.bench.scanner.scan_root(1)
+    cutter.slow = True
+    agent.options = {"hub_url": f"http://127.0.0.1:{cutter.port}"}
+    agent.start()
+    await until(lambda: hub.far.cursor.sequence > 4_000, 30)
+    behind = []
+    for _ in range(3):
+        before = hub.far.cursor.sequence
+        assert isinstance(await hub.ask(mint_for(ALICE)), Minted)
+        behind.append(600 * (hub.far.cursor.sequence - before))
+    assert hub.far.cursor.sequence < 24_000, "there was more to come all the time"
+    assert max(behind) < 2_000_000, "four batches of 800 kB may be on their way"
 
 
 async def test_an_idle_link_asks_nothing_of_the_disk(hub: SmallHub, agent: Agent) -> None:
@@ -654,6 +669,21 @@ async def test_an_eviction_the_hub_signed_ends_the_link_for_good_once_everything
     assert agent.link.state.since is None
     assert agent.link.state.problem is not None
     assert agent.link.state.problem.code == "evicted"
+
+
+async def test_an_eviction_is_carried_out_though_the_hub_hangs_up_at_once(hub: SmallHub, agent: Agent) -> None:
+    gate = asyncio.Event()
+    agent.access.before = lambda _: gate.wait()
+    agent.start()
+    await agent.online()
+    await hub.live.send(sign_eviction(hub.key, NODE, 1_800_000_000))
+    await hub.stop()
+    await until(lambda: agent.access.evicted)
+    assert not agent.running.done()
+    gate.set()
+    await asyncio.wait_for(agent.running, 10)
+    assert agent.access.finished
+    assert agent.link.state.evicted
 
 
 @pytest.mark.parametrize("which", ["another key", "another node"])
