@@ -65,7 +65,7 @@ def s3(key: ClearCredential, **config: Any) -> Any:
         aws_access_key_id=key.access_key,
         aws_secret_access_key=key.secret_key,
         aws_session_token=key.session_token or None,
-        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, **config),
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1}, **config),
     )
 
 

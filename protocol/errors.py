@@ -7,6 +7,7 @@
     │   ├── BadLifetime     a key, link or grant that would live too short, too long or backwards
     │   ├── BadEndpoint     an address that may not be used as a storage endpoint
     │   ├── BadCursor       a page cursor that this hub did not make
+    │   ├── BadJoinString   truncated, mistyped, expired, for another hub
     │   └── BadSetting      a setting, ceiling file or option that cannot be used
     ├── NotSignedIn         no token, or one that is no longer good: 401, exit 4
     │   └── WrongPassword   mail address and password do not belong together: 401, exit 4
@@ -21,7 +22,6 @@
     │   ├── Overlap         workspaces and roots never nest or overlap
     │   ├── JoinStringUsed  a join string works once
     │   └── AlreadyJoined   this server, or this state directory, already belongs to a node
-    ├── BadJoinString       truncated, mistyped, expired, for another hub: 400, exit 2
     ├── TooMany             rate limited; retry helps: 429, exit 1
     ├── Unreachable         503, exit 5, retry helps
     │   ├── HubUnreachable  NodeOffline  StorageUnreachable  DeadlinePassed

@@ -125,7 +125,7 @@ class Welcome(_Message, frozen=True, tag=4):
 
 
 class Refused(_Message, frozen=True, tag=5):
-    """hub -> agent, instead of Challenge or Welcome, not signed: why not. Advice for a person: nothing is undone on its word."""
+    """hub -> agent, not signed, instead of Challenge or Welcome: why not. Advice for people: nothing is undone on its word."""
 
     problem: Problem
 

@@ -158,6 +158,22 @@ async def assign(connection: AsyncConnection, root_id: RootId, prefix: str, work
     return moved.objects
 
 
+async def live(connection: AsyncConnection, root_id: int, after: str, limit: int) -> list[Entry]:
+    """Return live entries of a root in key order, those behind ``after``: to count a root from nothing."""
+    sql = f"SELECT {', '.join(Entry._fields)} FROM entries WHERE root_id = $1 AND key > $2 AND NOT gone ORDER BY key LIMIT $3"
+    return [Entry(*row) for row in await _fetch(connection, sql, (root_id, after, limit))]
+
+
+async def recount_workspaces(connection: AsyncConnection, root_id: int) -> None:
+    """Count the totals of a root's workspaces from nothing."""
+    inside = "FROM entries e WHERE e.workspace_id = workspaces.id AND NOT e.gone"
+    sql = (
+        f"UPDATE workspaces SET objects = (SELECT count(*) {inside}), "
+        f"bytes = (SELECT coalesce(sum(e.size), 0) {inside}) WHERE root_id = $1"
+    )
+    await connection.exec_driver_sql(_marks(connection, sql), (root_id,))
+
+
 # ---------------------------------------------------------------------------------------------------- generations, tombstones
 
 

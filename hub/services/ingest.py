@@ -24,7 +24,7 @@ from protocol.messages import Accesses, Ack, Cursor, Events, Nak, Progress, Scan
 from protocol.names import NodeId
 from protocol.wire import encode
 
-log = logging.getLogger(__name__)
+log: Final = logging.getLogger("wio.hub.ingest")
 
 TOGETHER: Final = 8000
 """Rows from which on a transaction takes no further batch: about 0.2 s of work."""
@@ -230,23 +230,47 @@ class Ingest:
         sheet.scans[root.id] = encode(progress)
         if progress.sequence != cursor.sequence:
             return None  # rows have come in since: nothing to compare with
-        if root.generation < cursor.generation:
-            await self._drop_unconfirmed(sheet, progress, cursor.generation)
-        if (root.objects, root.digest) == (progress.objects, progress.digest):
-            sheet.agreed.add(root.id)
-            await sheet.flush()
-            await catalogue.purge(sheet.connection, root.id, self._indexed())
+        if await self._agrees(sheet, progress, cursor.generation):
             return None
-        now = self._clock.now()
         text = (
             f"The catalogue of root {root.id} holds {root.objects} objects (digest {root.digest:016x}), its agent says "
             f"{progress.objects} ({progress.digest:016x}) at row {cursor.sequence} of generation {cursor.generation}."
         )
         sheet.drifts[root.id] = text
+        now = self._clock.now()
         if now - self._repaired.get(node, -REPAIR_EVERY_US) < REPAIR_EVERY_US:
             return None
         self._repaired[node] = now
+        await self._recount(sheet, root.id)
+        if await self._agrees(sheet, progress, cursor.generation):
+            log.warning("%s Only its totals were wrong; they were counted again.", sheet.drifts.pop(root.id))
+            return None
         return Nak(no_journals(sheet.cursor(node)), "The catalogue is not what it should be: start a new generation.")
+
+    async def _agrees(self, sheet: Sheet, progress: Progress, generation: int) -> bool:
+        """Say whether the catalogue equals what the agent has; if so the root is settled up to here."""
+        root = sheet.roots[progress.root]
+        if root.generation < generation:
+            await self._drop_unconfirmed(sheet, progress, generation)
+        if (root.objects, root.digest) != (progress.objects, progress.digest):
+            return False
+        sheet.agreed.add(root.id)
+        await sheet.flush()
+        await catalogue.purge(sheet.connection, root.id, self._indexed())
+        return True
+
+    async def _recount(self, sheet: Sheet, root_id: int) -> None:
+        """Count a root's totals, and those of its workspaces, from nothing."""
+        await sheet.flush()
+        root = sheet.roots[root_id]
+        root.objects = root.bytes = root.digest = 0
+        after = ""
+        while rows := await catalogue.live(sheet.connection, root_id, after, BREATH):
+            after = rows[-1].key
+            root.objects += len(rows)
+            root.bytes += sum(one.size for one in rows)
+            root.digest = combine(root.digest, added=(object_number(one.key, *one.content) for one in rows))
+        await catalogue.recount_workspaces(sheet.connection, root_id)
 
     async def _drop_unconfirmed(self, sheet: Sheet, progress: Progress, generation: int) -> None:
         """Drop what this generation's scan has not found, if that makes the catalogue equal to what the agent has."""

@@ -12,7 +12,7 @@ import pytest
 
 from bench.rig import NODE, Rig, fetch_key
 from deploy.federation import Agent, Federation, Hub, Said
-from deploy.running import free_port, until
+from deploy.running import Minio, free_port, until
 from protocol.errors import BadName, NameTaken, UnknownUser, WioError, WrongPassword
 from protocol.grants import Permission
 from wio.client import Client
@@ -26,10 +26,11 @@ def problem(said: Said) -> str:
 
 
 def test_a_wrong_password_is_said_to_be_wrong(rig: Rig) -> None:
-    with pytest.raises(WrongPassword, match="password"):
-        Client(rig.federation.hub.url).login("alice@lab.example", "not the password")
-    with pytest.raises(WrongPassword):  # and nobody learns who has an account
-        Client(rig.federation.hub.url).login("nobody@lab.example", "not the password")
+    with Client(rig.federation.hub.url) as client:
+        with pytest.raises(WrongPassword, match="password"):
+            client.login("alice@lab.example", "not the password")
+        with pytest.raises(WrongPassword):  # and nobody learns who has an account
+            client.login("nobody@lab.example", "not the password")
 
 
 @pytest.mark.parametrize("name", ["a*b", "../x", "a/b", "", ".", "Ümlaut", "x" * 41, "a--b", "me", "${x}", "a\x1b[31m", "a b"])
@@ -65,30 +66,33 @@ def test_joining_without_a_storage_server_there_spends_no_join_string(rig: Rig, 
     assert {node.name for node in rig.alice.nodes()} == {NODE}
 
 
+def people_on(server: Minio) -> set[str]:
+    """Return what the server has of users, policies and who has which."""
+    kept = server.data / ".minio.sys/config/iam"
+    return {str(path.relative_to(kept)) for part in ("users", "policies", "policydb") for path in (kept / part).rglob("*.json")}
+
+
 def test_a_used_join_string_is_refused_and_leaves_the_server_as_it_was(
     new_federation: Callable[..., Federation], tmp_path: Path
 ) -> None:
     federation = new_federation()
     alice = federation.person("alice")
-    invitation = alice.wio("node", "invite", "one", "--json").good().json
-    first, server = Agent("one", tmp_path / "one"), federation.server("one")
-    join = ("join", "-", "--s3", server.url, "--admin-env")
-    first.ask(*join, environment=server.keys, stdin=invitation["join_string"]).good()
-    other_server = federation.server("two")
-    users_before = sorted(
-        str(path.relative_to(other_server.data)) for path in (other_server.data / ".minio.sys/config/iam").rglob("*")
-    )
-    second = Agent("two", tmp_path / "two").ask(
-        *join[:3], other_server.url, join[4], environment=other_server.keys, stdin=invitation["join_string"]
-    )
-    assert second.code == 1
-    assert "used" in second.err
-    users_after = sorted(
-        str(path.relative_to(other_server.data)) for path in (other_server.data / ".minio.sys/config/iam").rglob("*")
-    )
-    assert users_after == users_before
-    again = first.ask(*join, environment=server.keys, stdin=invitation["join_string"])
-    assert again.code == 0, again.err
+    string = alice.wio("node", "invite", "one", "--json").good().json["join_string"]
+    first, server, other = Agent("one", tmp_path / "one"), federation.server("one"), federation.server("two")
+
+    def join(agent: Agent, to: Minio) -> Said:
+        return agent.ask("join", "-", "--s3", to.url, "--admin-env", environment=to.keys, stdin=string)
+
+    join(first, server).good()
+    assert people_on(server)  # so that an empty answer below means something
+    assert people_on(other) == set()
+    refused = join(Agent("two", tmp_path / "two"), other)
+    assert refused.code == 1
+    assert "used" in refused.err
+    assert people_on(other) == set()
+    before = people_on(server)
+    assert join(first, server).code == 0  # the same node may say it again
+    assert people_on(server) == before
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs util-linux for a small file system of its own")
@@ -99,9 +103,8 @@ def test_a_full_disk_is_said_and_nothing_is_half_done(tmp_path: Path) -> None:
     as_whom = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     hub = Hub(data)
     hub.command = ["unshare", *as_whom, "--mount", "sh", "-c", mounted + " ".join(hub.command)]
-    with hub:
-        client = Client(hub.url)
-        token = client.register("alice@lab.example", "alice", "a long password").token
+    with hub, Client(hub.url) as stranger:
+        token = stranger.register("alice@lab.example", "alice", "a long password").token
         filler = Path(f"/proc/{hub.pid}/root{data}/filler")
         with filler.open("wb", buffering=0) as full:
             while True:
@@ -109,22 +112,22 @@ def test_a_full_disk_is_said_and_nothing_is_half_done(tmp_path: Path) -> None:
                     full.write(b"x" * 4096)
                 except OSError:
                     break
-        alice = Client(hub.url, token)
         codes: list[str] = []
+        with Client(hub.url, token) as alice:
 
-        def refused() -> bool:
-            try:
-                alice.invite(f"node-{len(codes)}")
-            except WioError as error:
-                codes.append(error.code)
-                return error.code == "disk-full"
-            codes.append("")
-            return False
+            def refused() -> bool:
+                try:
+                    alice.invite(f"node-{len(codes)}")
+                except WioError as error:
+                    codes.append(error.code)
+                    return error.code == "disk-full"
+                codes.append("")
+                return False
 
-        until("the full disk is noticed", refused, seconds=30)
-        assert set(codes) <= {"", "disk-full"}
-        filler.unlink()
-        until("it works again by itself", lambda: not refused(), seconds=30)
+            until("the full disk is noticed", refused, seconds=30)
+            assert set(codes) <= {"", "disk-full"}
+            filler.unlink()
+            until("it works again by itself", lambda: not refused(), seconds=30)
 
 
 def test_a_key_for_a_place_of_nobodys_is_refused_by_name(rig: Rig) -> None:

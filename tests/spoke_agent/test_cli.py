@@ -87,7 +87,10 @@ class Node:
     async def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = await asyncio.wait_for(self.process.wait(), 20)
+        try:
+            code = await asyncio.wait_for(self.process.wait(), 20)
+        except TimeoutError:
+            raise AssertionError(f"it did not stop: {self.log.read_text()}") from None
         self.process = None
         return code
 

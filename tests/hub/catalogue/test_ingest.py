@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from hub.db.tables import entries, roots
+from hub.db.tables import entries, roots, workspaces
 from protocol.digest import run_on
 from protocol.errors import BadMessage
 from protocol.messages import Accesses, Ack, Change, Cursor, Events, IndexLevel, Nak, Progress, Row, ScanState
@@ -244,6 +244,19 @@ async def test_a_catalogue_that_has_drifted_is_noticed_and_the_agent_starts_anew
     assert "2 (" in agent.world.ingest.drifts[agent.root]
     assert await agent.say(agent.scan()) is None
     assert agent.root in agent.world.ingest.drifts
+
+
+async def test_totals_that_are_wrong_are_counted_again_and_nothing_else_happens(agent: Any) -> None:
+    workspace = await agent.world.workspace(agent.root, "p/")
+    for key in KEYS:
+        agent.put(key, 3)
+    await agent.send()
+    async with agent.world.database.write() as connection:
+        await connection.execute(update(roots).where(roots.c.id == agent.root).values(objects=1, bytes=1, digest=17))
+        await connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(objects=99))
+    assert await agent.say(agent.scan()) is None
+    await agent.world.check(agent.root)
+    assert agent.root not in agent.world.ingest.drifts
 
 
 async def test_how_far_a_scan_is_can_be_read(agent: Any) -> None:

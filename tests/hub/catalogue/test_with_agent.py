@@ -102,7 +102,7 @@ class Spoke:
         """Wait until the catalogue is what the storage is."""
         stored = {key: (one.size, one.mtime, one.etag) for key, one in self.storage.objects.items()}
         async with asyncio.timeout(30):
-            while await self.world.live(self.config.root) != stored:  # noqa: ASYNC110 - two programs' work; nothing says so
+            while await self.world.live(self.config.root) != stored:
                 for task in self.tasks:
                     if task.done():
                         task.result()
