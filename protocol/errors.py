@@ -43,7 +43,7 @@ A code is stable for ever and unique. Messages are whole sentences: what happene
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
@@ -98,12 +98,18 @@ __all__ = [
 ]
 
 
+MAX_SENTENCE: Final = 2000
+"""Characters of a message or todo that travel; the rest is cut off where the error becomes a value."""
+
+_Sentence = Annotated[str, msgspec.Meta(max_length=MAX_SENTENCE)]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """The form in which an error travels, over HTTP as JSON and over the link as msgpack."""
 
-    code: str
-    message: str
-    todo: str = ""
+    code: Annotated[str, msgspec.Meta(max_length=80)]
+    message: _Sentence
+    todo: _Sentence = ""
     retry: bool = False
     column: int | None = None
 
@@ -125,7 +131,7 @@ class WioError(Exception):
     @property
     def problem(self) -> Problem:
         """This error as a value."""
-        return Problem(self.code, self.message, self.todo, self.retry, self.column)
+        return Problem(self.code, self.message[:MAX_SENTENCE], self.todo[:MAX_SENTENCE], self.retry, self.column)
 
 
 class BadInput(WioError):

@@ -177,7 +177,7 @@ def open_set(key: Ed25519PublicKey, signed: SignedGrantSet) -> GrantSet:
         raise BadSignature("The hub's signature on a grant set does not verify.") from error
     try:
         grant_set = _DECODE.decode(signed.body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadMessage(f"A signed grant set cannot be read: {error}.") from error
     for grant in grant_set.grants:
         check_bucket(grant.bucket)

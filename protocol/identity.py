@@ -115,7 +115,7 @@ class JoinString(msgspec.Struct, frozen=True):
         try:
             body = msgspec.msgpack.decode(from_text(whole[len(_JOIN_PREFIX) :]), type=_JoinBody)
             check_hub_url(body.hub_url)
-        except (msgspec.MsgspecError, BadMessage) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, BadMessage) as error:
             raise BadJoinString("The join string cannot be read.", todo=again) from error
         if now >= body.expires:
             raise BadJoinString("The join string has expired.", todo="Ask for a new one: wio node invite.")
@@ -136,7 +136,9 @@ def check_hub_url(url: str) -> str:
     else:
         good = good and "@" not in parts.netloc and not parts.query and not parts.fragment and url.isprintable()
     if not good:
-        raise BadJoinString("The hub's address is not an http or https address.")
+        raise BadJoinString(
+            "The hub's address is not an http or https address.", todo="It looks like https://hub.example, nothing behind it."
+        )
     return url
 
 
@@ -196,7 +198,7 @@ def open_assertion(hub_key: Ed25519PublicKey, signed: SignedAssertion, *, node: 
         raise BadSignature("The hub's signature on an assertion does not verify.") from error
     try:
         assertion = msgspec.msgpack.decode(signed.body, type=Assertion)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadMessage("A signed assertion cannot be read.") from error
     again = "Sign in again: wio login."
     if assertion.node != node:

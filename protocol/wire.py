@@ -41,6 +41,9 @@ _MAX_BYTES_PER_CHARACTER: Final = 4
 _FIXARRAY, _ARRAY16, _ARRAY32, _UINT8, _UINT16 = 0x90, 0xDC, 0xDD, 0xCC, 0xCD
 
 
+# What msgspec raises for bytes that are no message; text that is not UTF-8 is not a MsgspecError.
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 T = TypeVar("T")
 
 
@@ -92,7 +95,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T | Skipped:
     tag = _tag(payload)
     try:
         message = decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         if tag is not None and tag >= FIRST_SKIPPABLE:
             return Skipped(tag)
         raise BadMessage(f"A message cannot be read: {_brief(error)}.") from error
@@ -105,7 +108,7 @@ def _decode_strictly(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
         raise BadMessage(f"A message of {len(payload)} bytes is over the limit.")
     try:
         return decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise BadMessage(f"A handshake message cannot be read: {_brief(error)}.") from error
 
 
@@ -149,7 +152,14 @@ def _too_long(key: str) -> bool:
 
 def _brief(error: Exception) -> str:
     """Return the reason without what the peer put into it."""
-    return str(error).split(" - at ")[0][:100] if isinstance(error, msgspec.MsgspecError) else "it is nested too deep"
+    match error:
+        case RecursionError():
+            return "it is nested too deep"
+        case UnicodeDecodeError():
+            return "it holds text that is not UTF-8"
+        case _:
+            reason = str(error).split(" - at ")[0]
+            return "it holds a value that is not one of those allowed" if reason.startswith("Invalid") else reason[:100]
 
 
 def close_reason(problem: Problem) -> str:

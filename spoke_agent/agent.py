@@ -230,7 +230,8 @@ class Agent:
                 limits = self.access.ceiling
                 await self.link.limits_changed()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.access.changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self.access.changed.wait()
 
     async def _verify(self) -> None:
         while True:

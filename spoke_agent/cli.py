@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 import typer
 
-from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, WioError, error_of
+from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, Unreachable, WioError, error_of
 from spoke_agent import screen
 from spoke_agent.access import ceiling as ceilings
 from spoke_agent.access.access import Reach
@@ -371,7 +371,11 @@ async def _watched(settings: Settings, began: RootStatus) -> RootStatus:
     with Progress(*columns, console=Console(stderr=True)) as shown:
         bar = shown.add_task(began.name, total=began.objects or None)
         while True:
-            found = msgspec.json.decode(await ask_running(settings.state, Ask(What.ROOTS)), type=list[RootStatus])
+            try:
+                answer = await ask_running(settings.state, Ask(What.ROOTS))
+            except NoneRuns:
+                raise Unreachable("The agent was stopped. The import goes on when it runs again: wio-agent run.") from None
+            found = msgspec.json.decode(answer, type=list[RootStatus])
             now = next((root for root in found if root.name == began.name), None)
             if now is None:
                 raise BadInput(f"Root {began.name} was taken off this node.")

@@ -30,10 +30,8 @@ class _Reply(msgspec.Struct, frozen=True):
     problem: Problem | None = None
 
 
-class NoneRuns(Unreachable):
-    """No agent listens in this state directory. Never shown: the command then does the work itself."""
-
-    code = "no-agent"
+class NoneRuns(Exception):
+    """Not an error: no agent listens in this state directory. The command then does the work itself."""
 
 
 @contextlib.contextmanager
@@ -92,7 +90,7 @@ async def ask_running(state: Path, ask: Ask) -> bytes:
         with _address(state) as address:
             reader, writer = await asyncio.open_unix_connection(address, limit=MAX_ANSWER)
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise NoneRuns(f"No agent runs on {state}.") from error
+        raise NoneRuns from error
     try:
         writer.write(msgspec.json.encode(ask) + b"\n")
         await writer.drain()

@@ -19,11 +19,12 @@ from typing import Any, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from litestar import WebSocket
-from litestar.exceptions import WebSocketDisconnect
 
+from hub.gateway import sockets
 from hub.gateway.connection import Connection
 from hub.gateway.connections import Connections
 from hub.gateway.ports import Admitted, Configuring, Enrolling, FindingEvicted, Ingesting, Settles
+from hub.gateway.sockets import GONE
 from hub.services.ports import Chance, Clock
 from protocol.errors import BadMessage, DeadlinePassed, Evicted, Internal, LinkBroken, NodeOffline, Problem, TooMany, WioError
 from protocol.identity import sign_eviction
@@ -43,15 +44,12 @@ from protocol.messages import (
     ScanState,
 )
 from protocol.session import HubSession, Proved, Received
-from protocol.wire import CLOSE_CODE, close_reason
 
 HANDSHAKE_S: Final = 10.0
 """For all four messages."""
 SILENCE_S: Final = 3.0 * HEALTH_EVERY_S
 HANDSHAKES: Final = 2_000
 """Connections that may be unproved at once."""
-CLOSE_S: Final = 2.0
-"""How long the last frames and the reason may take on their way out."""
 ACCESSES_AHEAD: Final = 16
 PARTS_AHEAD: Final = 64
 ROOTS: Final = 1_000
@@ -60,7 +58,6 @@ FIRST_DELAY_S: Final = 0.2
 LAST_DELAY_S: Final = 10.0
 
 _LOG: Final = logging.getLogger("wio.hub.gateway")
-_OTHERS_FAULT: Final = (WebSocketDisconnect, ConnectionError)
 
 
 class Gateway:
@@ -105,7 +102,7 @@ class Gateway:
             connection = await self._handshake(socket)
             if connection is not None:
                 await _Serving(self, connection, socket).run()
-        except _OTHERS_FAULT:
+        except GONE:
             pass  # gone before, or while, it was told anything
 
     # -------------------------------------------------------------------------------------------------- handshake
@@ -120,7 +117,7 @@ class Gateway:
             problem = DeadlinePassed(f"The handshake was not complete within {self._handshake_s:g} s.").problem
         except WioError as error:
             problem = error.problem
-        except _OTHERS_FAULT:
+        except GONE:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the agent gets an answer and the log the rest
             _LOG.exception("A handshake failed")
@@ -129,15 +126,15 @@ class Gateway:
             self._unproved -= 1
         _LOG.info("An agent was refused: %s", problem.message)
         session.refuse(_within_limits(problem))
-        await _close(socket, session.data_to_send(), problem)
+        await sockets.close(socket, session.data_to_send(), problem)
         return None
 
     async def _shake_hands(self, session: HubSession, socket: WebSocket[Any, Any, Any]) -> Connection:
         if self._unproved > HANDSHAKES:
             raise TooMany("Too many agents are connecting at this moment.")
-        session.receive(await _read(socket))
-        await _send(socket, session.data_to_send())
-        (proved,) = session.receive(await _read(socket))
+        session.receive(await sockets.read(socket))
+        await sockets.send(socket, session.data_to_send())
+        (proved,) = session.receive(await sockets.read(socket))
         if not isinstance(proved, Proved):  # pragma: no cover - the session's table has nothing else here
             raise BadMessage("That is no proof.")
         try:
@@ -149,7 +146,7 @@ class Gateway:
             return await self._tell_evicted(session, gone, socket)
         cursor = await self.ingest.cursor(admitted.node)
         session.accept(node=admitted.node, name=admitted.name, cursor=cursor, epochs=admitted.epochs)
-        await _send(socket, session.data_to_send())
+        await sockets.send(socket, session.data_to_send())
         return self._open(session, admitted)
 
     def _open(self, session: HubSession, admitted: Admitted) -> Connection:
@@ -163,7 +160,7 @@ class Gateway:
     async def _tell_evicted(self, session: HubSession, gone: Admitted, socket: WebSocket[Any, Any, Any]) -> Connection:
         """Open a session for nothing but the hub's signed word: a Refused, which is not signed, undoes nothing."""
         session.accept(node=gone.node, name=gone.name, cursor=Cursor(0, 0, bytes(32)))
-        await _send(socket, session.data_to_send())
+        await sockets.send(socket, session.data_to_send())
         connection = self._open(session, gone)
         connection.end(Evicted(f"{gone.name} was removed from this hub.").problem)
         return connection
@@ -194,7 +191,7 @@ class _Serving:
     async def run(self) -> None:
         connection, gateway = self._connection, self._gateway
         if connection.ended.is_set():
-            await _close(self._socket, connection.take_frames(), connection.problem)
+            await sockets.close(self._socket, connection.take_frames(), connection.problem)
             return
         gateway.connections.add(connection)
         _LOG.info("Node %s is connected.", connection.name)
@@ -220,7 +217,7 @@ class _Serving:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             _LOG.info("Node %s is gone: %s", connection.name, connection.problem.message if connection.problem else "closed")
-            await _close(self._socket, connection.take_frames(), connection.problem)
+            await sockets.close(self._socket, connection.take_frames(), connection.problem)
             await self._tried("seen", gateway.enrolment.seen(self._node))
 
     # -------------------------------------------------------------------------------------------------- bytes
@@ -228,7 +225,7 @@ class _Serving:
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            data = await _read(self._socket)
+            data = await sockets.read(self._socket)
             self._heard = loop.time()
             for event in self._session.receive(data):
                 if isinstance(event, Received):
@@ -236,7 +233,7 @@ class _Serving:
 
     async def _write(self) -> None:
         while True:
-            await _send(self._socket, await self._connection.next_frames())
+            await sockets.send(self._socket, await self._connection.next_frames())
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -388,7 +385,7 @@ def _why(tasks: Sequence[asyncio.Task[Any]]) -> Problem | None:
         error = None if not task.done() or task.cancelled() else task.exception()
         if isinstance(error, WioError):
             return error.problem
-        if error is not None and not isinstance(error, _OTHERS_FAULT):
+        if error is not None and not isinstance(error, GONE):
             _LOG.error("A session failed", exc_info=error)
             return LinkBroken("The hub failed at this; its log has the rest.").problem
     return None
@@ -396,46 +393,3 @@ def _why(tasks: Sequence[asyncio.Task[Any]]) -> Problem | None:
 
 def _within_limits(problem: Problem) -> Problem:
     return msgspec.structs.replace(problem, message=problem.message[:500], todo=problem.todo[:500])
-
-
-# ---------------------------------------------------------------------------------------------------- the socket
-
-
-async def _read(socket: WebSocket[Any, Any, Any]) -> bytes:
-    """Wait for the next message. Raises BadMessage for a text, WebSocketDisconnect at the end."""
-    message: Any = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(detail="The agent is gone.", code=message.get("code", 1005))
-    data = message.get("bytes")
-    if data is None:
-        raise BadMessage("A text message came where only binary ones are allowed.")
-    return bytes(data)
-
-
-async def _send(socket: WebSocket[Any, Any, Any], messages: Sequence[bytes]) -> None:
-    for data in messages:
-        await socket.send({"type": "websocket.send", "bytes": data, "text": None})
-
-
-async def _hear_out(socket: WebSocket[Any, Any, Any]) -> None:
-    """Wait until the peer closes: it has something to carry out first, and must not lose the order to a broken pipe."""
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _close(socket: WebSocket[Any, Any, Any], last: Sequence[bytes], problem: Problem | None) -> None:
-    """Send what is left and close, with the reason. Never waits long, and never raises for a peer that is gone."""
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            if socket.connection_state != "disconnect":
-                await _send(socket, last)
-            if problem is not None and problem.code == Evicted.code:
-                await _hear_out(socket)
-            if problem is None:
-                await socket.close()
-            else:
-                await socket.close(CLOSE_CODE, close_reason(problem))
-    except (TimeoutError, RuntimeError, *_OTHERS_FAULT):
-        pass  # it is gone, or does not read
-    except Exception as error:  # noqa: BLE001 - every server has its own class for a client that is gone
-        _LOG.debug("A connection could not be closed in order: %s", type(error).__name__)

@@ -36,7 +36,7 @@ from spoke_agent.access import ceiling as ceilings
 from spoke_agent.access.applying import Applying, Swept
 from spoke_agent.access.ceiling import Ceiling
 from spoke_agent.access.minting import KeyOut, Minting
-from spoke_agent.access.principals import Chance, Clock, Principal, Principals
+from spoke_agent.access.principals import MICRO, Chance, Clock, Principal, Principals
 from spoke_agent.access.receipts import Receipts, proof_of
 from spoke_agent.access.records import Records
 from spoke_agent.access.state import StateDirectory
@@ -49,7 +49,7 @@ MANY_GRANTS: Final = 600
 MAX_WARNINGS: Final = 16
 RETRY_S: Final = 2
 """How soon what the server did not take is tried again."""
-LOOK_S: Final = 30
+LOOK_S: Final = 5
 """How often ceiling and clock are looked at when nothing is known to come sooner."""
 UNKNOWN: Final = bytes(32)
 """The content hash of an epoch that is kept but not enforced: differs from every real one."""
@@ -195,9 +195,9 @@ class Access:
         swept = await self._sweep(self._applying.agree_all())
         if swept.problems:
             return RETRY_S
-        now = self._principals.now
         ends = [self._principals.allowed(one).until for one in self._principals if one.holder is not None]
-        return min([LOOK_S, *(max(end - now, 0) for end in ends if end is not None)])
+        now_s = self._principals.clock() / MICRO
+        return min([float(LOOK_S), *(max(end - now_s, 0.0) for end in ends if end is not None)])
 
     async def verify_once(self, *, orphans: bool = True) -> Swept:
         """Compare what the server actually allows with what it is meant to, and repair it: see ``Applying.verify_once``."""

@@ -69,7 +69,7 @@ class Applying:
         self._probe_lock = asyncio.Lock()
         self._probe_ready = False
         self.changed = asyncio.Event()
-        """Set when somebody's access changed, so that the next expiry is worked out anew."""
+        """Set when somebody's access changed, so that the next expiry is worked out anew; never where nothing did."""
         self.caught_up = asyncio.Event()
         """Set when an epoch was applied later than it arrived: the hub does not know yet."""
 
@@ -110,7 +110,7 @@ class Applying:
         finally:
             if probe is not None:
                 probe.cancel()
-        self.changed.set()
+            self.changed.set()
         if principal.other is not None:
             return GrantsRefused(request.request, grant_set.subject, grant_set.epoch, _twofold(grant_set), changed.refusals)
         if changed.refusals:
@@ -161,6 +161,7 @@ class Applying:
             principal.enforced, principal.opened = None, (*principal.opened, *grants)
             await self._storage.set_access(holder, grants)
             principal.enforced = principal.opened = grants
+            self.changed.set()
         if principal.is_person and principal.attached is not None:
             await self._attach(principal, holder)
 
@@ -189,6 +190,7 @@ class Applying:
                 raise
         principal.enforced = principal.opened = grants
         principal.made, principal.attached = True, shared
+        self.changed.set()
         if principal.is_person:
             await self._attach(principal, holder)  # shared access may have come meanwhile
         else:
@@ -282,8 +284,6 @@ class Applying:
                     return error.problem
 
         found = await asyncio.gather(*(one(item) for item in what))
-        if found:
-            self.changed.set()
         problems = tuple(dict.fromkeys(answer for answer in found if isinstance(answer, Problem)))
         return Swept(sum(answer is True for answer in found), problems)
 

@@ -70,8 +70,7 @@ class Catalogue:
     @property
     def database(self) -> Path:
         """The hub's SQLite file."""
-        [found] = self.rig.federation.hub.data.glob("*.sqlite*[!wshm]")
-        return found
+        return self.rig.federation.hub.data / "hub.sqlite"
 
     def check(self) -> None:
         """Bucket, catalogue, totals and digest agree: nothing missing, nothing twice."""

@@ -50,7 +50,7 @@ def test_what_is_revoked_while_the_node_is_offline_is_pending_and_enforced_first
     [receipt] = rig.alice.unshare("patient", "bob").receipts
     assert receipt.state is ReceiptState.PENDING
     assert receipt.exposure_s is not None
-    assert 0 < receipt.exposure_s <= 3600
+    assert 0 < receipt.exposure_s <= 3600 + 90  # the hub notes a key's end rounded up, at most by that much
     assert client.get_object(**target)["Body"].read() == b"x"  # said openly: until the node is back, the key works
     rig.agent.start()
 

@@ -61,12 +61,22 @@ def _misses(info: kinds.Type, raw: Any, where: str) -> Iterator[tuple[str, Any]]
         if raw is None:
             yield f"{where} of another type", 1.5
             return
-        (info,) = real
+        yield from ((wrong, changed) for wrong, changed in _misses(real[0], raw, where) if changed is not None)
+        return
     match info:
         case kinds.StructType():
+            if isinstance(raw, dict):  # a Problem: newer peers may add to it
+                yield f"{where} an array", list(raw.values())
+                for field in info.fields:
+                    if field.required:
+                        yield f"{where} without {field.name}", {k: v for k, v in raw.items() if k != field.name}
+                    for wrong, changed in _misses(field.type, raw[field.name], f"{where}.{field.name}"):
+                        yield wrong, {**raw, field.name: changed}
+                return
             first = 0 if info.tag is None else 1
             required = first + sum(1 for field in info.fields if field.required)
-            yield f"{where} too short", raw[: required - 1]
+            if required > first:
+                yield f"{where} too short", raw[: required - 1]
             yield f"{where} too long", [*raw, 1]
             yield f"{where} not an array", {"a": 1}
             for at, field in enumerate(info.fields[: len(raw) - first], first):

@@ -304,6 +304,20 @@ async def test_a_grant_ends_at_its_second_and_the_next_one_is_foreseen(bench: Be
     assert bench.opens(key, "lab/plans/a")
 
 
+async def test_nothing_to_do_asks_for_no_other_look_and_a_first_key_asks_for_one(bench: Bench) -> None:
+    await bench.set(BOB, 1, grant("scans/", expires=START + 5))
+    await bench.access.expire_once()
+    assert not bench.access.changed.is_set()
+    await bench.key(BOB, 1)
+    assert bench.access.changed.is_set(), "what the key opens ends sooner than anything before"
+    assert await bench.access.expire_once() == 5
+    assert not bench.access.changed.is_set()
+    bench.time += 5
+    await bench.access.expire_once()
+    await bench.access.expire_once()
+    assert not bench.access.changed.is_set()
+
+
 async def test_a_grant_that_ended_while_the_agent_was_down_is_gone_before_anything_is_minted(bench: Bench) -> None:
     await bench.set(BOB, 1, grant("scans/", expires=START + 20), grant("plans/"))
     await bench.key(BOB, 1)

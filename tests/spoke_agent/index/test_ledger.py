@@ -43,6 +43,16 @@ async def test_a_page_does_not_overwrite_what_a_later_look_saw_and_doubts_where_
     assert await ledger.known(1, Span()) == {"changed": (9, 9, "e"), "new": (9, 9, "e"), "other": (1, 1, "e")}
 
 
+async def test_a_look_that_a_page_overtook_changes_nothing(bench: Bench) -> None:
+    ledger = bench.ledger
+    slow = ledger.looks.at_key(1, "a"), ledger.looks.at_key(1, "gone")
+    listing = ledger.looks.at_span(1, Span())
+    await ledger.accept_page(listing, ledger.generation, Span(), [entry("a", 2, 2)], step=None)
+    stale = [Seen(slow[0], "a", entry("a")), Seen(slow[1], "gone", entry("gone"))]
+    assert await ledger.accept_looks(stale) == stale
+    assert await ledger.known(1, Span()) == {"a": (2, 2, "e")}
+
+
 async def test_a_page_says_what_is_missing_and_deletes_nothing_itself(bench: Bench) -> None:
     ledger = bench.ledger
     for key in ("a", "b", "c"):

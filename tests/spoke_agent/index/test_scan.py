@@ -11,7 +11,7 @@ from protocol.errors import RootMissing, StorageRefused, StorageUnreachable, Unk
 from protocol.messages import IndexLevel, Progress, RootConfig, ScanState
 from spoke_agent.index import ledger, scan
 from spoke_agent.index.dirty import Mark
-from spoke_agent.index.ledger import Superseded
+from spoke_agent.index.ledger import Seen, Superseded
 from spoke_agent.index.spans import Span
 from spoke_agent.storage.node import Entry
 from tests.spoke_agent.index.conftest import Bench, MemoryNode, config_of
@@ -150,6 +150,25 @@ async def test_a_server_that_stays_away_ends_the_scan_with_its_reason(bench: Ben
     assert standing.objects == 50, "and nothing was taken for deleted"
 
 
+async def test_a_scan_goes_no_further_before_what_is_missing_has_been_looked_at(bench: Bench, node: MemoryNode) -> None:
+    fill(node, 100)
+    await scanned(bench)
+    for key in list(node.objects[1])[::2]:
+        node.delete(1, key)
+
+    def away(what: str) -> None:
+        if what == "look":
+            raise StorageUnreachable("away")
+
+    node.fault = away
+    with pytest.raises(StorageUnreachable):
+        await bench.scanner.scan_root(1)
+    await bench.restart()
+    node.fault = lambda _: None
+    await bench.scanner.scan_root(1)
+    assert set(await bench.ledger.known(1, Span())) == set(node.objects[1])
+
+
 async def test_a_scan_that_goes_on_after_a_restart_is_followed_by_a_whole_one(bench: Bench, node: MemoryNode) -> None:
     fill(node, 200)
 
@@ -210,6 +229,15 @@ async def test_a_root_replaced_in_the_middle_of_a_scan_loses_nothing(bench: Benc
     assert standing.problem.code == "root-missing"
 
 
+async def test_a_root_replaced_while_it_is_first_scanned_is_not_taken_for_scanned(bench: Bench, node: MemoryNode) -> None:
+    fill(node, 100)
+    node.between = lambda: None if len(node.objects[1]) < 100 else node.make_root(1)
+    with pytest.raises(RootMissing):
+        await bench.scanner.scan_root(1)
+    (standing,) = await bench.ledger.standings()
+    assert standing.scanned_at is None
+
+
 # ---------------------------------------------------------------------------------------------------- storage that lies
 
 
@@ -259,6 +287,27 @@ async def test_an_object_the_listing_leaves_out_is_not_deleted_while_a_look_find
     assert len(await bench.ledger.known(1, Span())) == 50
     node.pages = None
     await scanned(bench)
+
+
+async def test_where_a_slow_look_and_a_listing_disagree_it_is_looked_again(bench: Bench, node: LyingNode) -> None:
+    """The look saw what was before and came back first, so what the listing saw of that key does not count."""
+    node.put(1, "a", "old")
+    slow = bench.ledger.looks.at_key(1, "a")
+    before = node.objects[1]["a"]
+    node.put(1, "a", "new, and nobody hints")
+    listing = node.scan
+
+    async def scan(root: RootConfig, **options: str) -> AsyncIterator[list[Entry]]:
+        async for page in listing(root, **options):
+            await bench.ledger.accept_looks([Seen(slow, "a", before)])
+            yield page
+
+    node.scan = scan  # type: ignore[method-assign,assignment]  # one look comes back in between
+    await bench.scanner.scan_root(1)
+    assert bench.feed.backlog == 1
+    await bench.quiet()
+    await bench.sync()
+    await bench.check(1)
 
 
 async def test_an_endless_listing_of_nothing_is_given_up(
