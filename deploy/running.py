@@ -112,13 +112,13 @@ class Program:
             return ""
 
 
-def answers(url: str, path: str) -> bool:
-    """Say whether a GET on loopback is answered with 200."""
+def answers(url: str, path: str, status: int = http.client.OK) -> bool:
+    """Say whether a GET on loopback is answered with this status."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=2)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
+        return connection.getresponse().status == status
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -154,5 +154,5 @@ class Minio(Program):
         return {"MINIO_ROOT_USER": self.user, "MINIO_ROOT_PASSWORD": self.password}
 
     def ready(self) -> bool:
-        """Whether it serves."""
-        return answers(self.url, "/minio/health/ready")
+        """Whether it serves, and knows its users: it says it is ready some 100 ms before it does (503 until then)."""
+        return answers(self.url, "/minio/health/ready") and answers(self.url, "/", http.client.FORBIDDEN)

@@ -19,7 +19,7 @@ def values(kind: type[Any]) -> st.SearchStrategy[Any]:
     return _values(kinds.type_info(kind))
 
 
-def _values(info: kinds.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 - one line for each kind of type
+def _values(info: kinds.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911, PLR0912 - one line for each kind of type
     match info:
         case kinds.StructType():
             return st.builds(info.cls, **{field.name: _values(field.type) for field in info.fields})
@@ -41,6 +41,10 @@ def _values(info: kinds.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 
             return st.sampled_from(info.cls)
         case kinds.BoolType():
             return st.booleans()
+        case kinds.FloatType():
+            return st.floats(allow_nan=False, allow_infinity=False)
+        case kinds.DictType():
+            return st.dictionaries(_values(info.key_type), _values(info.value_type), max_size=3)
         case kinds.NoneType():
             return st.none()
         case _:

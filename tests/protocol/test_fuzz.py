@@ -112,6 +112,8 @@ def test_a_stranger_on_the_wire_can_only_end_the_session(stage: str) -> None:
     seen = set()
     for n in range(max(ROUNDS // 7, 100)):
         data = bent(chance, chance.choice(FRAMES), FRAMES + PAYLOADS)
+        if data in FRAMES:  # bent back to what it was
+            continue
         seen.add(outcome(fresh(session), data, f"{stage}, round {n}: {data[:200].hex()}"))
     assert seen - {"taken"}
     if stage.endswith(("OPEN", "DECIDING")):

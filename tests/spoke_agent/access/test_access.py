@@ -292,27 +292,27 @@ async def test_no_secret_is_written_down(bench: Bench) -> None:
 
 
 async def test_a_grant_ends_at_its_second_and_the_next_one_is_foreseen(bench: Bench) -> None:
-    await bench.set(BOB, 1, grant("scans/", expires=START + 20), grant("plans/", expires=START + 25))
+    await bench.set(BOB, 1, grant("scans/", expires=START + 4), grant("plans/", expires=START + 7))
     key = await bench.key(BOB, 1)
-    assert await bench.access.expire_once() == 20
-    bench.time = START + 19
+    assert await bench.access.expire_once() == 4
+    bench.time = START + 3
     assert await bench.access.expire_once() == 1
     assert bench.opens(key, "lab/scans/a")
-    bench.time = START + 20
-    assert await bench.access.expire_once() == 5
+    bench.time = START + 4
+    assert await bench.access.expire_once() == 3
     assert not bench.opens(key, "lab/scans/a")
     assert bench.opens(key, "lab/plans/a")
 
 
 async def test_nothing_to_do_asks_for_no_other_look_and_a_first_key_asks_for_one(bench: Bench) -> None:
-    await bench.set(BOB, 1, grant("scans/", expires=START + 5))
+    await bench.set(BOB, 1, grant("scans/", expires=START + 4))
     await bench.access.expire_once()
     assert not bench.access.changed.is_set()
     await bench.key(BOB, 1)
     assert bench.access.changed.is_set(), "what the key opens ends sooner than anything before"
-    assert await bench.access.expire_once() == 5
+    assert await bench.access.expire_once() == 4
     assert not bench.access.changed.is_set()
-    bench.time += 5
+    bench.time += 4
     await bench.access.expire_once()
     await bench.access.expire_once()
     assert not bench.access.changed.is_set()

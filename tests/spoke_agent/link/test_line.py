@@ -15,12 +15,14 @@ from protocol.errors import (
     HubUnreachable,
     JoinStringUsed,
     NameTaken,
+    Problem,
     UnknownPeer,
     WioError,
 )
 from protocol.identity import JoinString, public_bytes
 from protocol.messages import Wishes
 from protocol.session import Proved
+from protocol.wire import CLOSE_CODE, close_reason, closed_because
 from spoke_agent.link.backoff import Backoff
 from spoke_agent.link.enrol import enrol
 from spoke_agent.link.line import address_of
@@ -55,6 +57,24 @@ def test_plain_text_over_a_network_needs_the_owners_word(url: str) -> None:
 def test_what_is_no_address_is_said_to_be_none(url: str) -> None:
     with pytest.raises(BadSetting, match="is not the http or https address"):
         address_of(url, insecure=True)
+
+
+# ---------------------------------------------------------------------------------------------------- why it ended
+
+
+@pytest.mark.parametrize("message", ["Gone: for good.", "ü" * 500, "", "\udcff lone", "a" * 119], ids=ascii)
+def test_the_reason_a_connection_was_closed_for_fits_and_keeps_its_code(message: str) -> None:
+    reason = close_reason(Problem("conflict", message))
+    assert len(reason.encode()) <= 123
+    problem = closed_because(CLOSE_CODE, reason)
+    assert problem is not None
+    assert problem.code == "conflict"
+    assert message.startswith(problem.message.replace("?", "\udcff"))
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, "conflict: no"), (4000, "nothing of the kind"), (1011, "")])
+def test_a_close_that_gives_no_reason_of_ours_is_just_an_end(code: int, reason: str) -> None:
+    assert closed_because(code, reason) is None
 
 
 # ---------------------------------------------------------------------------------------------------- joining
