@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from hub.db import catalogue
 from hub.db.catalogue import Pending
 from hub.db.database import Database
-from hub.db.tables import counters, entries, workspaces
+from hub.db.tables import counters, entries, roots
 from protocol.names import RootId
 from search.document import Document, Gone
 from search.engine import Engine
@@ -63,17 +63,20 @@ class Indexing:
         return self._committed
 
     async def searchable(self, root: RootId) -> int:
-        """Count the files of a root that a search finds by now."""
+        """Count the files of a root that the engine knows by now.
+
+        Those in no workspace count too, once the engine has passed them: nobody may find them before there is one.
+        """
         position = await self._engine.position()
         waiting = (
             select(func.count())
             .select_from(entries)
-            .where(entries.c.revision > position, entries.c.root_id == root, ~entries.c.gone, entries.c.workspace_id != 0)
+            .where(entries.c.revision > position, entries.c.root_id == root, ~entries.c.gone)
         )
-        held = select(func.coalesce(func.sum(workspaces.c.objects), 0)).where(workspaces.c.root_id == root)
+        held = select(roots.c.objects).where(roots.c.id == root)
         async with self._database.read() as connection:
             found = (await connection.execute(select(held.scalar_subquery(), waiting.scalar_subquery()))).one()
-        return max(int(found[0]) - int(found[1]), 0)
+        return max(int(found[0] or 0) - int(found[1]), 0)
 
     async def step(self) -> bool:
         """Move some changes; False where the engine has everything. What fails is begun again at the last commit."""

@@ -57,8 +57,11 @@ async def test_files_follow_when_a_workspace_is_made_around_them(world: Any, age
     indexing = Indexing(database=world.database, engine=engine)
     agent.put("q/x")
     await agent.send()
+    assert await indexing.searchable(agent.root) == 0
     await caught_up(indexing)
+    assert await indexing.searchable(agent.root) == 1
     workspace = await world.workspace(agent.root, "q/")
+    assert await indexing.searchable(agent.root) == 0
     await caught_up(indexing)
     assert await found(engine, workspace) == {"x"}
 
