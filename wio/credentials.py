@@ -4,6 +4,9 @@ The hub relays a key that only this client can open (``protocol.sealing``): the 
 leaves this process and serves one request. One key per node reaches everything the person has there, so keys are kept on
 disk (0600) and used by the next command; when less than a third of a key's life is left, a new one is asked for. Programs
 that ask at the same time wait for one another and share the answer.
+
+A kept key may have lost its right meanwhile, which only the hub and the storage server know. Whoever hands a key on to a
+person asks for a confirmed one; whoever uses it at once finds out by being refused, and asks for a confirmed one then.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocol.api import Credentials, NewCredentials, NodeCredential
-from protocol.errors import BadEndpoint, BadLifetime, BadMessage, BadName, BadSignature
+from protocol.errors import BadEndpoint, BadLifetime, BadMessage, BadName, BadSignature, NotAllowed, NotFound
 from protocol.grants import Permission
 from protocol.identity import from_text, to_text
 from protocol.messages import SealedCredential
@@ -91,10 +94,11 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """A place and the key that opens it."""
+    """A place and the key that opens it. ``kept``: the key is from the file; the hub was not asked just now."""
 
     place: Place
     key: Key
+    kept: bool = False
 
 
 class Kept(msgspec.Struct):
@@ -122,19 +126,32 @@ class Keys:
         self._clock = clock
         self._new_key = new_key
 
-    def open(self, paths: Sequence[str], wish: Wish = Wish()) -> tuple[Opening, ...]:  # noqa: B008  - frozen: one for all
+    def open(
+        self,
+        paths: Sequence[str],
+        wish: Wish = Wish(),  # noqa: B008  - frozen: one for all
+        *,
+        confirmed: bool = False,
+    ) -> tuple[Opening, ...]:
         """Return where each path lies and a key that opens it, in the order asked.
 
-        Raises what the hub answers (UnknownWorkspace, NoGrant, NodeOffline, …), BadSignature for a key that its node did
-        not make, BadLifetime for one that is over on arrival.
+        ``confirmed``: the hub is asked in any case, and its answer takes the place of what was kept. Raises what the hub
+        answers (UnknownWorkspace, NoGrant, NodeOffline, …), BadSignature for a key that its node did not make, BadLifetime
+        for one that is over on arrival. Where the hub refuses a path, keys that were kept for it are thrown away.
         """
         for path in paths:
             check_path(path)
         with private.locked(self._path):
             kept = _read(self._path)
-            found = _lookup(kept, paths, wish, int(self._clock()))
+            found = None if confirmed else _lookup(kept, paths, wish, int(self._clock()))
             if found is None:
-                found = self._fetch(paths, wish)
+                try:
+                    found = self._fetch(paths, wish)
+                except (NotFound, NotAllowed):
+                    left = _without(kept, paths)
+                    if left != kept:
+                        private.write(self._path, msgspec.json.encode(left))
+                    raise
                 private.write(self._path, msgspec.json.encode(_keep(kept, found, paths, wish, int(self._clock()))))
         return found
 
@@ -263,19 +280,36 @@ def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int) -> tuple[Ope
         key = keys.get(place.node) if place else None
         if place is None or key is None or not key.fresh(now) or key.expires - now < wish.left_s:
             return None
-        found.append(Opening(place, key))
+        found.append(Opening(place, key, kept=True))
     return tuple(found)
 
 
 def _place(kept: Kept, path: str) -> Place | None:
     """Find a path by the workspace that begins it, one's own first, as the hub reads paths."""
-    first, _, rest = path.partition("/")
-    second, _, below = rest.partition("/")
-    for head, inside in ((first, rest), (f"{first}/{second}", below)):
+    for head, inside in _readings(path):
         place = kept.places.get(head)
         if place is not None:
             return msgspec.structs.replace(place, path=path, key=place.prefix + inside)
     return None
+
+
+def _readings(path: str) -> tuple[tuple[str, str], ...]:
+    """Return the two ways to read a path: what names its workspace, and the rest."""
+    first, _, rest = path.partition("/")
+    second, _, below = rest.partition("/")
+    return (first, rest), (f"{first}/{second}", below)
+
+
+def _without(kept: Kept, paths: Sequence[str]) -> Kept:
+    """Return the file without these paths and without any key of the nodes they lie on.
+
+    Other workspaces there cost one question more; a key whose right is in doubt is not kept for them.
+    """
+    heads = {head for path in paths for head, _ in _readings(path) if head in kept.places}
+    nodes = {kept.places[head].node for head in heads}
+    keys = {kind: {node: key for node, key in of.items() if node not in nodes} for kind, of in kept.keys.items()}
+    places = {head: place for head, place in kept.places.items() if head not in heads}
+    return Kept({kind: of for kind, of in keys.items() if of}, places)
 
 
 def _head(place: Place) -> str | None:

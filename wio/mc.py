@@ -15,6 +15,7 @@ mc's own traps, as tried with mc of 2025-03 and closed here:
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from protocol.errors import BadInput, BadName, Internal, UnknownPath
+from protocol.grants import Permission
 from protocol.names import shown
 from wio.credentials import Opening
 
@@ -43,17 +45,19 @@ class Shape:
     """It prints content, which is never touched."""
     progress: bool = False
     """It draws a progress bar on a terminal."""
+    repeats: bool = False
+    """It only looks: run again, it does no harm."""
 
 
 COMMANDS: Final[Mapping[str, Shape]] = {
-    "ls": Shape(),
-    "tree": Shape(),
-    "find": Shape(),
-    "stat": Shape(),
-    "du": Shape(),
-    "cat": Shape(local=True, raw=True),
-    "head": Shape(local=True, raw=True),
-    "diff": Shape(local=True, together=True),
+    "ls": Shape(repeats=True),
+    "tree": Shape(repeats=True),
+    "find": Shape(repeats=True),
+    "stat": Shape(repeats=True),
+    "du": Shape(repeats=True),
+    "cat": Shape(local=True, raw=True, repeats=True),
+    "head": Shape(local=True, raw=True, repeats=True),
+    "diff": Shape(local=True, together=True, repeats=True),
     "cp": Shape(local=True, target=True, together=True, changes=True, progress=True),
     "mv": Shape(local=True, target=True, together=True, changes=True, progress=True),
     "mirror": Shape(local=True, target=True, together=True, progress=True),
@@ -115,12 +119,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Run:
-    """One start of mc: its arguments, ``environment`` to add (secret), and what to write in its output instead of what."""
+    """One start of mc: its arguments, ``environment`` to add (secret), and what to write in its output instead of what.
+
+    ``kept``: it uses a key that was kept, of which the storage server may think otherwise by now. ``paths``: how many words
+    of it are paths or files.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     names: tuple[tuple[bytes, bytes], ...]
     shape: Shape
+    kept: bool = False
+    paths: int = 1
 
     def __repr__(self) -> str:
         return f"Run({' '.join(self.arguments)})"
@@ -243,7 +253,14 @@ def _run(line: Line, words: Sequence[Word], opened: Mapping[str, Opening]) -> Ru
     for opening in openings:
         names |= _names(opening, aliases[opening.key.node], plain=line.command == "du")
     longest_first = tuple(sorted(names.items(), key=lambda pair: -len(pair[0])))
-    return Run((line.command, *line.options, *translated), environment, longest_first, line.shape)
+    return Run(
+        arguments=(line.command, *line.options, *translated),
+        environment=environment,
+        names=longest_first,
+        shape=line.shape,
+        kept=any(opening.kept for opening in openings),
+        paths=len(words),
+    )
 
 
 def host(opening: Opening) -> str:
@@ -289,6 +306,67 @@ def _names(opening: Opening, alias: str, *, plain: bool) -> dict[bytes, bytes]:
 def _as_json(text: str) -> str:
     """Return text as Go writes it inside a JSON string, apart from quotes."""
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+_REFUSALS: Final = (
+    b"Access Denied",
+    b"AccessDenied",
+    b"Insufficient permissions to access this path",
+    b"The Access Key Id you provided does not exist",
+    b"The security token included in the request is invalid",
+)
+"""How mc says that the storage server refused the key, as tried with mc of 2025-03 and a key that had lost its right."""
+_RIDDLE: Final = b"Unable to guess the type of copy operation"
+"""What mc says of a source that it may not see, and of one that is not there."""
+
+
+class Refusal(enum.Enum):
+    """What a line of mc's errors means for the key."""
+
+    NONE = enum.auto()
+    PERHAPS = enum.auto()
+    SURE = enum.auto()
+
+
+def refusal(said: bytes) -> Refusal:
+    """Say whether a line of mc's errors is about a key that the storage server refused."""
+    if any(sign in said for sign in _REFUSALS):
+        return Refusal.SURE
+    return Refusal.PERHAPS if _RIDDLE in said else Refusal.NONE
+
+
+def is_error(line: bytes) -> bool:
+    """Say whether a line of mc's standard output is an error: with --json they come there."""
+    return line.startswith(b'{"status":"error"')
+
+
+def repeatable(line: Line, run: Run, *, printed: bool) -> bool:
+    """Say whether a refused run may be started again by itself: it only looks, and nothing of its answer is out yet.
+
+    What ``raw`` commands print is not seen here: with one path they are refused before they print, with several perhaps not.
+    """
+    executes = any(option.lstrip("-").partition("=")[0] == "exec" for option in line.options)
+    return run.shape.repeats and not executes and not printed and (run.paths == 1 or not run.shape.raw)
+
+
+def lacking(line: Line, opened: Mapping[str, Opening]) -> Opening | None:
+    """Return the first path for which the command needs more than this person may do there; None if there is none."""
+    sources = _sources(line)
+    for number, word in enumerate(line.words):
+        if not word.path:
+            continue
+        permission = opened[word.text].place.permission
+        if line.command == "rm" or (line.command == "mv" and number < len(sources)):
+            enough = permission.writes
+        elif line.command == "pipe" or number >= len(sources):
+            enough = permission.writes or permission is Permission.DROP
+        else:
+            enough = permission.reads
+        if not enough:
+            return opened[word.text]
+    return None
 
 
 # ------------------------------------------------------------------------------------------------------ output

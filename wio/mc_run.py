@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final, Protocol
 
-from protocol.errors import BadSetting
+from protocol.errors import BadSetting, NotAllowed, NotFound, NotSignedIn, WioError
 from protocol.names import shown
 from wio.credentials import Opening
-from wio.mc import Run, harmless, plan, read, renamed
+from wio.mc import Line, Refusal, Run, harmless, is_error, lacking, plan, read, refusal, renamed, repeatable
+
+_HELD: Final = 200
+"""Lines kept back at most."""
 
 
 def find_mc(environment: Mapping[str, str] | None = None) -> str:
@@ -51,6 +55,59 @@ def _is_minio_client(program: str) -> bool:
     return b"Midnight" not in answer.stdout and b"version" in answer.stdout
 
 
+class OpenPaths(Protocol):
+    """Opens paths of a command line. ``long``: keys that last a long copy. ``confirmed``: the hub is asked in any case."""
+
+    def __call__(self, paths: Sequence[str], *, long: bool, confirmed: bool) -> Sequence[Opening]:
+        """Return an opening for each path; raises what the hub answers."""
+        ...
+
+
+class Holdback:
+    """Keeps back what mc says of a refused key, and its errors after that, until it is known why it was refused.
+
+    Used by the threads that read mc's output. Past ``_HELD`` lines everything goes out: a long list of errors is an answer.
+    """
+
+    def __init__(self, put: Callable[[IO[bytes], bytes], object], *, wanted: bool) -> None:
+        self._put = put
+        self._lock = threading.Lock()
+        self._lines: list[tuple[IO[bytes], bytes]] = []
+        self._wanted = wanted
+        self.refusal = Refusal.NONE
+
+    def takes(self, sink: IO[bytes], line: bytes) -> bool:
+        """Take an error, or leave it to the caller to print."""
+        with self._lock:
+            found = refusal(line)
+            if not self._wanted or (found is Refusal.NONE and not self._lines):
+                return False
+            if self.refusal is not Refusal.SURE and found is not Refusal.NONE:
+                self.refusal = found
+            self._lines.append((sink, line))
+        if len(self._lines) > _HELD:
+            self.release()
+            self._wanted = False
+        return True
+
+    def release(self) -> None:
+        """Print what was kept back."""
+        with self._lock:
+            lines, self._lines = self._lines, []
+        for sink, line in lines:
+            self._put(sink, line)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of mc ended. ``printed``: something of its answer is out already; ``held``: what is not said yet."""
+
+    code: int
+    printed: bool
+    refusal: Refusal
+    held: Holdback
+
+
 class Runner:
     """Starts mc, with keys in its environment, and passes on what it prints."""
 
@@ -61,8 +118,8 @@ class Runner:
         self._err = err
         self._terminal = terminal
 
-    def run(self, run: Run) -> int:
-        """Run mc once and return its exit code; 130 if it was interrupted."""
+    def run(self, run: Run, *, hold: bool = False) -> Ended:
+        """Run mc once; its exit code is 130 if it was interrupted. ``hold``: keep back what it says of a refused key."""
         direct = run.shape.raw or (run.shape.progress and self._terminal)
         process = subprocess.Popen(  # noqa: S603  - the program a person chose, with arguments and no shell
             [self._program, *run.arguments],
@@ -70,29 +127,52 @@ class Runner:
             stdout=None if direct else subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        end_of_head = threading.Event()
-        pumps = [threading.Thread(target=self._pump, args=(process.stderr, self._err, run, end_of_head))]
+        end_of_head, printed = threading.Event(), threading.Event()
+        held = Holdback(_put, wanted=hold)
+        pumps = [threading.Thread(target=self._pump_errors, args=(process.stderr, run, held, end_of_head))]
         if not direct:
-            pumps.append(threading.Thread(target=self._pump, args=(process.stdout, self._out, run, end_of_head)))
+            pumps.append(threading.Thread(target=self._pump_answer, args=(process.stdout, run, held, printed)))
         for pump in pumps:
             pump.start()
         code = _wait(process)
         for pump in pumps:
             pump.join()
-        return 0 if code == 1 and end_of_head.is_set() else code
+        if code == 1 and end_of_head.is_set():
+            code = 0
+        unseen = direct and "--json" in run.arguments  # errors are on standard output then, which went past us
+        if hold and unseen and code == 1:
+            return Ended(code, printed=True, refusal=Refusal.PERHAPS, held=held)
+        return Ended(code, printed.is_set(), held.refusal if code == 1 else Refusal.NONE, held)
 
-    def _pump(self, source: IO[bytes], sink: IO[bytes], run: Run, end_of_head: threading.Event) -> None:
+    def _pump_errors(self, source: IO[bytes], run: Run, held: Holdback, end_of_head: threading.Event) -> None:
         with source:
             for line in source:
-                if run.arguments[0] == "head" and sink is self._err and line.rstrip().endswith(b"`. EOF."):
+                if run.arguments[0] == "head" and line.rstrip().endswith(b"`. EOF."):
                     end_of_head.set()
                     continue
                 said = renamed(line, run.names)
-                try:
-                    sink.write(harmless(said) if sink.isatty() else said)
-                    sink.flush()
-                except BrokenPipeError:
+                if not held.takes(self._err, said) and not _put(self._err, said):
                     return  # closing our end tells mc
+
+    def _pump_answer(self, source: IO[bytes], run: Run, held: Holdback, printed: threading.Event) -> None:
+        with source:
+            for line in source:
+                said = renamed(line, run.names)
+                if is_error(said) and held.takes(self._out, said):
+                    continue
+                printed.set()
+                if not _put(self._out, said):
+                    return
+
+
+def _put(sink: IO[bytes], line: bytes) -> bool:
+    """Print one line; False if nobody reads any more."""
+    try:
+        sink.write(harmless(line) if sink.isatty() else line)
+        sink.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
@@ -115,18 +195,19 @@ def _code(code: int) -> int:
 
 def run_mc(
     arguments: Sequence[str],
-    open_paths: Callable[[Sequence[str], bool], Sequence[Opening]],
+    open_paths: OpenPaths,
     *,
+    note: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
 ) -> int:
     """Do what stands after ``wio mc`` and return the exit code: mc's own, the first that is not 0 where it ran twice.
 
-    ``open_paths(paths, long)`` opens the paths; ``long`` asks for keys that last a long copy.
+    Where the storage server refuses a key that was kept, the hub is asked, once: its refusal is raised instead of mc's bare
+    one; if access is there, what only looks is run again with the new key, and of the rest the person is told by ``note``.
     """
     environment = os.environ if environment is None else environment
     line = read(arguments)
     program = find_mc(environment)
-    opened = dict(zip(line.paths, open_paths(line.paths, line.lasting), strict=True))
     runner = Runner(
         program,
         environment=environment,
@@ -134,8 +215,52 @@ def run_mc(
         err=sys.stderr.buffer,
         terminal=sys.stdout.isatty(),
     )
-    codes = [runner.run(run) for run in plan(line, opened)]
+
+    def planned(*, confirmed: bool) -> tuple[dict[str, Opening], tuple[Run, ...]]:
+        openings = open_paths(line.paths, long=line.lasting, confirmed=confirmed)
+        opened = dict(zip(line.paths, openings, strict=True))
+        return opened, plan(line, opened)
+
+    _, runs = planned(confirmed=False)
+    codes: list[int] = []
+    while len(codes) < len(runs):
+        run = runs[len(codes)]
+        ended = runner.run(run, hold=run.kept)
+        if ended.refusal is not Refusal.NONE:
+            try:
+                opened, renewed = planned(confirmed=True)
+            except (NotFound, NotAllowed, NotSignedIn):
+                raise
+            except WioError:  # the hub cannot say: what mc said stands
+                renewed = ()
+            if len(renewed) == len(runs):
+                runs = renewed  # without kept keys: the hub is not asked again
+                if ended.refusal is Refusal.SURE and lacking(line, opened) is None and _again(line, run, ended):
+                    continue
+                _explain(line, opened, ended, note)
+                codes.append(ended.code)
+                continue
+        ended.held.release()
+        codes.append(ended.code)
     return next((code for code in codes if code), 0)
+
+
+def _again(line: Line, run: Run, ended: Ended) -> bool:
+    return repeatable(line, run, printed=ended.printed)
+
+
+def _explain(line: Line, opened: Mapping[str, Opening], ended: Ended, note: Callable[[str], None]) -> None:
+    """Print what mc said, and what the hub's answer adds to it."""
+    ended.held.release()
+    short = lacking(line, opened)
+    if short is not None:
+        may = short.place.permission.value
+        note(f"wio: {shown(short.place.workspace)} is shared with you to {may} only; mc {line.command} needs more.")
+    elif ended.refusal is Refusal.SURE:
+        note("wio: The key used was an old one. There is a new one now: run the command again.")
+    else:
+        note("wio: mc says so of a file that is not there and of one that the key used does not open.")
+        note("     The key was renewed just now: if the file is there, run the command again.")
 
 
 def run_help(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from protocol.errors import BadInput, BadSetting, Internal, WioError
 from wio.cli import accounts, auditing, copying, finding, keys, nodes, output, roots, sharing, workspaces
+from wio.cli.quick import quicken
 
 __all__ = ["app", "main"]
 
@@ -21,6 +22,10 @@ class _Command(TyperGroup):
     """The whole command: errors of the tree become a sentence and their exit code; nothing else gets out."""
 
     _as_json = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        quicken(self)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run; wrong use exits with 2, Ctrl-C with 130, as typer has it."""

@@ -45,16 +45,20 @@ def mc(
         raise typer.Exit(mc_run.run_help(given))
     with here.session() as session:
         keys = session.keys
-        code = mc_run.run_mc(given, lambda paths, long: _open(keys, paths, long=long))
+
+        def open_paths(paths: Sequence[str], *, long: bool, confirmed: bool) -> Sequence[Opening]:
+            return _open(keys, paths, long=long, confirmed=confirmed)
+
+        code = mc_run.run_mc(given, open_paths, note=output.note)
     raise typer.Exit(code)
 
 
-def _open(keys: Keys, paths: Sequence[str], *, long: bool) -> Sequence[Opening]:
+def _open(keys: Keys, paths: Sequence[str], *, long: bool, confirmed: bool) -> Sequence[Opening]:
     from wio.credentials import LONG_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
     if long:
         try:
-            return keys.open(paths, Wish(life_s=LONG_LIFE_S))
+            return keys.open(paths, Wish(life_s=LONG_LIFE_S), confirmed=confirmed)
         except (BadLifetime, OverCeiling):
             output.note("A key that lasts for a long copy is not to be had here; using a usual one.")
-    return keys.open(paths)
+    return keys.open(paths, confirmed=confirmed)

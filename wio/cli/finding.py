@@ -59,7 +59,8 @@ def _hit(hit: Hit) -> tuple[str, str, str, str]:
 
 def _foot(page: SearchPage) -> list[str]:
     """Return what stands below the hits: how many of how many, facets, and how old the view of each node is."""
-    parts = [f"{len(page.hits):,} of {count(page.total, 'file')}, {size(page.bytes)}."]
+    found = f"{len(page.hits):,} of {count(page.total, 'file')}, {size(page.bytes)}."
+    parts = [found if page.hits or page.total else "Nothing found."]
     parts += [f"by {safe(name)}: {_facet(values)}." for name, values in page.facets.items() if values]
     if page.nodes:
         parts.append(" · ".join(view(node) for node in page.nodes))

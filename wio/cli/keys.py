@@ -117,8 +117,11 @@ def creds(
     from wio.credentials import Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
     wish = Wish(life_s=life(ttl), read_only=read_only, narrow=narrow)
+    # Tools ask for the process form at every start of theirs, and find out by themselves when a key is refused. In the other
+    # forms a person takes the key along: it has to be good now.
+    confirmed = json or form is not Format.PROCESS
     with here.session() as session:
-        opened = session.keys.open(paths, wish)
+        opened = session.keys.open(paths, wish, confirmed=confirmed)
     if json or form is Format.JSON:
         output.value(ClearKeys(tuple(_node_key(key, opened) for key in _each_key(opened))))
         return
@@ -195,16 +198,16 @@ def as_process(key: Key) -> Process:
 
 
 def _opened_for(keys: Keys, path: str, seconds: int) -> Opening:
-    """Open a path with a key that lasts so long, or, where the node gives none, with the longest usual one."""
+    """Open a path with a new key that lasts so long, or, where the node gives none, with the longest usual one."""
     from wio.credentials import LONG_LIFE_S, USUAL_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
     wanted = max(USUAL_LIFE_S, seconds + _SLACK_S)
     for life_s in dict.fromkeys((wanted, min(wanted, LONG_LIFE_S))):
         try:
-            return keys.open((path,), Wish(life_s=life_s, left_s=min(seconds, life_s - _SLACK_S)))[0]
+            return keys.open((path,), Wish(life_s=life_s, left_s=min(seconds, life_s - _SLACK_S)), confirmed=True)[0]
         except (BadLifetime, OverCeiling):
             continue
-    return keys.open((path,))[0]
+    return keys.open((path,), confirmed=True)[0]
 
 
 def _each_key(opened: Iterable[Opening]) -> list[Key]:
