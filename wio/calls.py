@@ -229,7 +229,7 @@ def _answer(call: Call[T], hub_url: str, body: bytes) -> T:
         return None  # type: ignore[return-value]  # T is None here, which no type checker can see
     try:
         return msgspec.json.decode(body, type=call.returns)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         problem = _problem(body)  # 202: accepted, but not yet enforced
         if problem is not None:
             raise error_of(problem) from error

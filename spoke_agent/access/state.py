@@ -164,7 +164,7 @@ class StateDirectory:
         """Return who this node is; raise NotFound where nothing has joined, BadSetting for a damaged file."""
         try:
             return msgspec.json.decode(self._read("node.json"), type=NodeSettings)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadSetting(
                 f"{self.path / 'node.json'} cannot be read: {error}.", todo="Restore it, or join again."
             ) from error
@@ -178,7 +178,7 @@ class StateDirectory:
         try:
             file = msgspec.json.decode(self._read("node.key"), type=_KeyFile)
             return Secrets(from_text(file.node_seed), from_text(file.master), file.storage_secret)
-        except (msgspec.MsgspecError, BadMessage):
+        except (msgspec.MsgspecError, UnicodeDecodeError, BadMessage):
             # Without the cause: it would quote what is in the file.
             raise BadSetting(f"{self.path / 'node.key'} is damaged.", todo="Restore it from a copy, or join again.") from None
 
@@ -245,7 +245,7 @@ class StateDirectory:
         """Return what the last probe found; None where it is not known."""
         try:
             return msgspec.json.decode((self.path / "probe.json").read_bytes(), type=ServerFacts)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def keep_facts(self, facts: ServerFacts) -> None:

@@ -7,6 +7,7 @@ lost), when the hub and the agent begin a new generation, and at intervals.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -106,7 +107,7 @@ class Schedule:
             self._changed.clear()
             wait = await self.step()
             if wait != 0.0:
-                try:
-                    await asyncio.wait_for(self._changed.wait(), wait)
-                except TimeoutError:
-                    continue
+                # Not wait_for: on Python 3.11 it can swallow a cancellation that comes as its time runs out.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()

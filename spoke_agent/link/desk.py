@@ -203,7 +203,7 @@ def _subject(request: SetGrants) -> Hashable:
     """Return whom a set is about, unverified: it decides about nothing but the order."""
     try:
         subject = _FRONT.decode(request.grant_set.body).subject
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return "unreadable"
     return subject.kind, subject.id
 

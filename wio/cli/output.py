@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -17,8 +17,6 @@ from protocol.errors import WioError
 from wio.cli.words import safe
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-_WIDE: Final = 100_000
-"""Columns where nobody looks: what is piped is never folded."""
 
 
 class Column(NamedTuple):
@@ -46,11 +44,32 @@ def note(text: str) -> None:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, head: bool = True) -> None:
     """Print a table without lines around it; on a terminal it fits, elsewhere no cell is folded or cut."""
-    from rich.console import Console  # noqa: PLC0415  - rich takes a tenth of a second; JSON does without
+    cells = [[safe(cell) for cell in row] for row in rows]
+    drawn = _fitted(columns, cells, head=head) if sys.stdout.isatty() else _wide(columns, cells, head=head)
+    sys.stdout.write("".join(text.rstrip() + "\n" for text in drawn))
+
+
+def _wide(columns: Sequence[Column], rows: list[list[str]], *, head: bool) -> list[str]:
+    """Return the lines of a table that nobody looks at: as wide as it has to be."""
+    from rich.cells import cell_len  # noqa: PLC0415  - of rich only this: the rest takes a tenth of a second
+
+    lines = [[column.title for column in columns], *rows] if head else rows
+    widths = [max((cell_len(line[number]) for line in lines), default=0) for number in range(len(columns))]
+
+    def padded(column: Column, cell: str, width: int) -> str:
+        blank = " " * (width - cell_len(cell))
+        return blank + cell if column.right else cell + blank
+
+    return ["  ".join(padded(*one) for one in zip(columns, line, widths, strict=True)) for line in lines]
+
+
+def _fitted(columns: Sequence[Column], rows: list[list[str]], *, head: bool) -> list[str]:
+    """Return the lines of a table that fits the terminal."""
+    from rich.console import Console  # noqa: PLC0415  - rich takes a tenth of a second; pipes do without
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console = Console(file=sys.stdout, highlight=False)
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=head, header_style="dim")
     for column in columns:
         drawn.add_column(
@@ -60,10 +79,10 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, head: boo
             overflow="fold" if column.fold else "ellipsis",
         )
     for row in rows:
-        drawn.add_row(*(Text(safe(cell)) for cell in row))
+        drawn.add_row(*(Text(cell) for cell in row))
     with console.capture() as captured:
         console.print(drawn)
-    sys.stdout.write("".join(text.rstrip() + "\n" for text in captured.get().splitlines()))
+    return captured.get().splitlines()
 
 
 def fields(rows: Sequence[tuple[str, str]]) -> None:

@@ -25,7 +25,7 @@ class _Check:
         """Return the value of a parameter, checked."""
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
-        if not self._parsed and _right(self._annotation, value):
+        if not self._parsed and (_right(self._annotation, value) or (value is param.default and type(value) is int)):
             return list(value) if self._annotation == list[str] else value
         return self._own().coerce(value, param=param, ctx=ctx)
 

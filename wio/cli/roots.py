@@ -141,6 +141,8 @@ def scan(
         status = client.scan(node, name)
         if wait:
             status = _watch(client, node, name, before)
+        left_out = wait and not json and status.searchable < status.objects
+        scanned = client.root(node, name) if left_out else None
     if json:
         output.value(status)
     elif not wait:
@@ -149,8 +151,23 @@ def scan(
         took = max(status.at - status.started_at, 0) / MICROSECONDS
         output.line(
             f"{safe(address)} holds {count(status.objects, 'file')}, {size(status.bytes)}, scanned in {span(took)}; "
-            f"{status.searchable:,} can be found."
+            f"{findable(status, scanned)}"
         )
+
+
+def findable(status: ScanStatus, root: Root | None) -> str:
+    """Say how many files of a scanned root can be found and, where ``root`` is given, what becomes of the others. Pure."""
+    found = f"{status.searchable:,} can be found."
+    if root is None or status.searchable >= status.objects:
+        return found
+    if root.level is IndexLevel.NONE:
+        return f"{found} The hub may know nothing of this root's files (level {root.level.value})."
+    if root.kind.managed:
+        todo = "files outside workspaces stay out of searches."
+        return f"none of them can be found: {todo}" if not status.searchable else f"{found} The others: {todo}"
+    which = "they" if not status.searchable else f"{found} The others"
+    command = f"wio create NAME --root {safe(status.root)} --folder FOLDER"
+    return f"{which} can be found once their folder is made a workspace: {command}"
 
 
 class Watch:
