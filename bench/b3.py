@@ -15,18 +15,23 @@ from protocol.api import NewRoot, RootKind
 
 OBJECTS = int(os.environ.get("WIO_BENCH_OBJECTS", "100000"))
 PER_ARCHIVE = 5000
+BUCKET, FOLDER, WORKSPACE = "b3-import", "data/", "b3"
 
 
 def measure(rig: Rig) -> Figure:
     """Fill a bucket, list it with mc, import it, list it with mc again; the peer is the mean of its two runs."""
-    fill(rig, "b3", OBJECTS)
-    listed, before = mc_lists(rig.server, "b3")
+    fill(rig, BUCKET, OBJECTS)
+    listed, before = mc_lists(rig.server, BUCKET)
     started = time.perf_counter()
-    rig.alice.create_root(NewRoot(NODE, "b3", RootKind.UNMANAGED_PRIVATE, "b3", accept_visible_names=True))
-    rig.alice.scan(NODE, "b3")
-    until("everything searchable", lambda: searchable(rig, "b3") >= OBJECTS, seconds=600, every=0.1)
+    rig.alice.create_root(NewRoot(NODE, BUCKET, RootKind.UNMANAGED_PRIVATE, BUCKET, accept_visible_names=True))
+    rig.alice.create_workspace(WORKSPACE, root=f"{NODE}/{BUCKET}", folder=FOLDER)  # in no workspace nothing would be indexed
+    rig.alice.scan(NODE, BUCKET)
+    until("everything searchable", lambda: searchable(rig, BUCKET) >= OBJECTS, seconds=600, every=0.1)
     took = time.perf_counter() - started
-    _, after = mc_lists(rig.server, "b3")
+    found = rig.alice.search(f"in:{WORKSPACE}").total
+    if found != OBJECTS:
+        raise AssertionError(f"a search finds {found} of {OBJECTS} objects")
+    _, after = mc_lists(rig.server, BUCKET)
     if listed != OBJECTS:
         raise AssertionError(f"mc lists {listed} of {OBJECTS} objects")
     rate, peer = OBJECTS / took, OBJECTS / ((before + after) / 2)
@@ -58,7 +63,7 @@ def fill(rig: Rig, bucket: str, objects: int) -> None:
         with tarfile.open(fileobj=packed, mode="w") as archive:
             for number in range(first, min(first + PER_ARCHIVE, objects)):
                 body = f"object {number}\n".encode()
-                member = tarfile.TarInfo(f"set-{number % 97:02}/sub-{number // 1000:04}/scan_{number:07}.nii")
+                member = tarfile.TarInfo(f"{FOLDER}set-{number % 97:02}/sub-{number // 1000:04}/scan_{number:07}.nii")
                 member.size = len(body)
                 archive.addfile(member, io.BytesIO(body))
         client.put_object(Bucket=bucket, Key="archive.tar", Body=packed.getvalue())

@@ -33,7 +33,7 @@ FILES_AT_MOST: Final = 4000
 REFUSED: Final = 403
 """What S3 answers to a key that may not."""
 
-out = Console(highlight=False, soft_wrap=False)
+out = Console(highlight=False, width=max(Console().width, 100))
 
 
 class Figures:

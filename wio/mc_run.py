@@ -75,19 +75,21 @@ class Holdback:
         self._lines: list[tuple[IO[bytes], bytes]] = []
         self._wanted = wanted
         self.refusal = Refusal.NONE
+        self.overflowed = False
 
     def takes(self, sink: IO[bytes], line: bytes) -> bool:
         """Take an error, or leave it to the caller to print."""
+        found = refusal(line)
         with self._lock:
-            found = refusal(line)
             if not self._wanted or (found is Refusal.NONE and not self._lines):
                 return False
             if self.refusal is not Refusal.SURE and found is not Refusal.NONE:
                 self.refusal = found
             self._lines.append((sink, line))
-        if len(self._lines) > _HELD:
+            self.overflowed = len(self._lines) > _HELD
+            self._wanted = not self.overflowed
+        if self.overflowed:
             self.release()
-            self._wanted = False
         return True
 
     def release(self) -> None:
@@ -142,7 +144,7 @@ class Runner:
         unseen = direct and "--json" in run.arguments  # errors are on standard output then, which went past us
         if hold and unseen and code == 1:
             return Ended(code, printed=True, refusal=Refusal.PERHAPS, held=held)
-        return Ended(code, printed.is_set(), held.refusal if code == 1 else Refusal.NONE, held)
+        return Ended(code, printed.is_set() or held.overflowed, held.refusal if code == 1 else Refusal.NONE, held)
 
     def _pump_errors(self, source: IO[bytes], run: Run, held: Holdback, end_of_head: threading.Event) -> None:
         with source:
@@ -235,7 +237,8 @@ def run_mc(
                 renewed = ()
             if len(renewed) == len(runs):
                 runs = renewed  # without kept keys: the hub is not asked again
-                if ended.refusal is Refusal.SURE and lacking(line, opened) is None and _again(line, run, ended):
+                known = ended.refusal is Refusal.SURE and lacking(line, opened) is None
+                if known and repeatable(line, run, printed=ended.printed):
                     continue
                 _explain(line, opened, ended, note)
                 codes.append(ended.code)
@@ -243,10 +246,6 @@ def run_mc(
         ended.held.release()
         codes.append(ended.code)
     return next((code for code in codes if code), 0)
-
-
-def _again(line: Line, run: Run, ended: Ended) -> bool:
-    return repeatable(line, run, printed=ended.printed)
 
 
 def _explain(line: Line, opened: Mapping[str, Opening], ended: Ended, note: Callable[[str], None]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wio.client import Client
 from wio.config import Config, Seat
-from wio.credentials import Keys, keys_file
-from wio.pins import Pins
+
+if TYPE_CHECKING:
+    from wio.credentials import Keys
+    from wio.pins import Pins
 
 
 class Session:
@@ -46,10 +48,14 @@ class Session:
     @cached_property
     def pins(self) -> Pins:
         """The keys of the nodes of this hub, as seen before."""
+        from wio.pins import Pins  # noqa: PLC0415  - brings cryptography, which most commands do without
+
         return Pins(self.config.pins, self.seat.hub)
 
     @cached_property
     def keys(self) -> Keys:
         """This person's storage keys."""
+        from wio.credentials import Keys, keys_file  # noqa: PLC0415  - brings cryptography, which most commands do without
+
         path = self.config.directory / "keys" / keys_file(self.seat.hub, self.seat.token)
         return Keys(self.client.credentials, path, self.pins, clock=self._clock)

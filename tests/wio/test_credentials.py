@@ -10,7 +10,18 @@ import msgspec
 import pytest
 
 from protocol.api import Credentials, NewCredentials
-from protocol.errors import BadEndpoint, BadLifetime, BadMessage, BadName, BadSetting, BadSignature, NodeOffline
+from protocol.errors import (
+    BadEndpoint,
+    BadLifetime,
+    BadMessage,
+    BadName,
+    BadSetting,
+    BadSignature,
+    NodeOffline,
+    NoGrant,
+    UnknownWorkspace,
+    WioError,
+)
 from protocol.identity import fingerprint, new_key, public_bytes, to_text
 from tests.wio.standins import SealingNode
 from wio.credentials import Keys, Wish, check_endpoint, keys_file
@@ -166,6 +177,46 @@ def test_a_refusal_of_the_hub_arrives_as_it_is_and_nothing_is_kept(pins: Pins, t
     with pytest.raises(NodeOffline):
         Keys(offline, tmp_path / "k.json", pins, clock=clock).open(["scans"])
     assert not (tmp_path / "k.json").exists()
+
+
+def test_a_confirmed_key_is_new_and_takes_the_place_of_the_kept_one(keys: Keys, node: SealingNode) -> None:
+    assert keys.open(["scans"])[0].kept is False
+    assert keys.open(["scans"])[0].kept is True
+    [confirmed] = keys.open(["scans"], confirmed=True)
+    assert (confirmed.key.access_key, confirmed.kept) == ("AK2", False)
+    assert keys.open(["scans/a"])[0].key.access_key == "AK2"
+    assert len(node.minted) == 2
+
+
+@pytest.mark.parametrize("refusal", [NoGrant("No grant."), UnknownWorkspace("No such workspace.")])
+def test_a_path_that_the_hub_refuses_leaves_no_key_behind(
+    keys: Keys, pins: Pins, tmp_path: Path, clock: Clock, refusal: WioError
+) -> None:
+    keys.open(["scans"])
+    keys.open(["scans"], Wish(read_only=True))
+
+    def refuses(_: NewCredentials) -> Credentials:
+        raise refusal
+
+    later = Keys(refuses, tmp_path / "keys" / "alice.json", pins, clock=clock)
+    assert later.open(["scans/a"])[0].kept is True
+    with pytest.raises(type(refusal)):
+        later.open(["scans/a"], confirmed=True)
+    assert b"AK" not in (tmp_path / "keys" / "alice.json").read_bytes()
+    with pytest.raises(type(refusal)):
+        later.open(["scans"])
+
+
+def test_a_node_that_is_away_costs_no_kept_key(keys: Keys, pins: Pins, tmp_path: Path, clock: Clock) -> None:
+    keys.open(["scans"])
+
+    def offline(_: NewCredentials) -> Credentials:
+        raise NodeOffline("lab3 is offline.")
+
+    later = Keys(offline, tmp_path / "keys" / "alice.json", pins, clock=clock)
+    with pytest.raises(NodeOffline):
+        later.open(["scans"], confirmed=True)
+    assert later.open(["scans"])[0].key.access_key == "AK1"
 
 
 # ------------------------------------------------------------------------------------------------------ trust

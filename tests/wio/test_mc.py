@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.errors import BadInput, BadName, BadSetting, Internal, UnknownPath
@@ -13,7 +15,7 @@ from protocol.grants import Permission
 from wio import mc as wio_mc
 from wio.credentials import Key, Opening, Place
 from wio.mc import COMMANDS, harmless, plan, read, renamed
-from wio.mc_run import find_mc
+from wio.mc_run import Holdback, find_mc
 
 
 def opening(path: str, workspace: str, *, node: str, bucket: str, prefix: str, inside: str, hidden: str = "s/e+c@r") -> Opening:
@@ -183,6 +185,84 @@ def test_no_option_without_a_value_is_taken_for_one_with(mc: Path) -> None:
         for line in re.findall(r"^  (--?[a-z][^ ]*(?:, --?[a-zA-Z-]+)*)  ", flags, re.MULTILINE):
             for option in line.split(", "):
                 assert option.lstrip("-") not in wio_mc._WITH_VALUE, f"{command} {option}"
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+
+def opened_to(permission: Permission, *words: str) -> tuple[wio_mc.Line, dict[str, Opening]]:
+    line = read(words)
+    opened = {}
+    for path in line.paths:
+        one = where(path)
+        opened[path] = Opening(msgspec.structs.replace(one.place, permission=permission), one.key, kept=True)
+    return line, opened
+
+
+@pytest.mark.parametrize(
+    ("given", "enough", "too_little"),
+    [
+        ("ls scans", "read write manage", "drop"),
+        ("cp scans/a ./b", "read write manage", "drop"),
+        ("cp ./b scans/a", "drop write manage", "read"),
+        ("pipe scans/a", "drop write manage", "read"),
+        ("mirror ./b scans/", "drop write manage", "read"),
+        ("rm scans/a", "write manage", "read drop"),
+        ("mv scans/a ./b", "write manage", "read drop"),
+        ("diff scans/ own/", "read write manage", "drop"),
+    ],
+)
+def test_what_a_command_needs_to_be_allowed(given: str, enough: str, too_little: str) -> None:
+    for name in enough.split():
+        assert wio_mc.lacking(*opened_to(Permission(name), *given.split())) is None, name
+    for name in too_little.split():
+        assert wio_mc.lacking(*opened_to(Permission(name), *given.split())) is not None, name
+
+
+@pytest.mark.parametrize(
+    ("given", "printed", "again"),
+    [
+        ("ls scans", False, True),
+        ("ls scans", True, False),
+        ("cat scans/a", False, True),
+        ("cat scans/a scans/b", False, False),
+        ("ls scans bob/cells", False, True),
+        ("find scans --exec touch", False, False),
+        ("find scans --exec=touch", False, False),
+        ("find scans --name a", False, True),
+        ("rm scans/a", False, False),
+        ("cp scans/a ./b", False, False),
+        ("mirror scans/ ./b", False, False),
+        ("pipe scans/a", False, False),
+    ],
+)
+def test_only_what_looks_and_has_said_nothing_yet_is_run_again(given: str, *, printed: bool, again: bool) -> None:
+    line, opened = opened_to(Permission.MANAGE, *given.split())
+    [run] = plan(line, opened)
+    assert run.kept
+    assert wio_mc.repeatable(line, run, printed=printed) is again
+
+
+def test_a_refusal_and_the_errors_after_it_are_kept_back_but_not_without_end() -> None:
+    said: list[bytes] = []
+    held = Holdback(lambda _, line: said.append(line), wanted=True)
+    sink = io.BytesIO()
+    assert not held.takes(sink, b"mc: <ERROR> Object does not exist.\n")
+    assert held.takes(sink, b"mc: <ERROR> Unable to list folder. Access Denied.\n")
+    assert held.takes(sink, b"mc: <ERROR> Object does not exist.\n")
+    assert said == []
+    taken = 2
+    while held.takes(sink, b"mc: <ERROR> Access Denied.\n"):
+        taken += 1
+        assert taken < 1000
+    assert len(said) == taken
+    assert held.overflowed
+
+
+def test_nothing_is_kept_back_where_the_hub_gave_the_key_just_now() -> None:
+    held = Holdback(lambda *_: None, wanted=False)
+    assert not held.takes(io.BytesIO(), b"mc: <ERROR> Access Denied.\n")
+    assert held.refusal is wio_mc.Refusal.NONE
 
 
 def program(path: Path, says: str) -> Path:

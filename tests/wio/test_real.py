@@ -20,8 +20,10 @@ from typer.testing import Result
 
 import wio as library
 from deploy.running import Minio
-from protocol.api import NewCredentials
-from tests.wio.standins import RecordedHub, SealingNode
+from protocol.api import Credentials, NewCredentials
+from protocol.errors import NodeOffline, UnknownWorkspace
+from protocol.grants import Permission
+from tests.wio.standins import RecordedHub, Request, SealingNode
 from wio.config import Config, Seat
 from wio.credentials import LONG_LIFE_S, USUAL_LIFE_S
 from wio.session import Session
@@ -139,6 +141,124 @@ def test_head_ends_well_although_mc_says_otherwise(run: Run, tmp_path: Path) -> 
     assert (said.returncode, said.stdout) == (0, "1\n2\n")
     assert run("mc", "head", "scans/a.txt").returncode == 0
     assert run("mc", "head", "scans/none.txt").returncode == 1
+
+
+# ------------------------------------------------------------------------------------------------------ refused keys
+
+DENY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}]}'
+
+
+@pytest.fixture
+def worn(run: Run, minio: Minio, hub: RecordedHub, node: SealingNode) -> SealingNode:
+    """The kept key has lost its right; keys made from now on are good. `alice/scans/a` is there."""
+    good = node.mint
+    owner(minio).put_object(Bucket=node.bucket, Key="alice/scans/a", Body=b"content")
+
+    def refused(_: int) -> tuple[str, str, str]:
+        made = owner(minio, "sts").assume_role(
+            RoleArn="arn:x:ignored:by:minio:", RoleSessionName="someone", DurationSeconds=3600, Policy=DENY
+        )
+        key = made["Credentials"]
+        return key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"]
+
+    node.mint = refused
+    assert run("creds", "scans").returncode == 0
+    node.mint = good
+    hub.asked.clear()
+    return node
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ls", "scans"), ("ls", "--json", "scans"), ("tree", "scans"), ("find", "scans"), ("stat", "scans/a"), ("du", "scans"),
+        ("du", "--json", "scans"), ("cat", "scans/a"), ("cat", "--json", "scans/a"), ("head", "scans/a"),
+        ("diff", "scans/", "./none/"), ("cp", "scans/a", "./down"), ("cp", "a.txt", "scans/up"),
+        ("cp", "--json", "a.txt", "scans/up"), ("mv", "scans/a", "./down"),
+        ("rm", "scans/a"), ("rm", "-r", "--force", "scans/"), ("pipe", "scans/p"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_refused_key_is_dropped_and_the_hub_says_why(
+    run: Run, hub: RecordedHub, worn: SealingNode, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "here" / "a.txt").write_text("1\n")
+    (tmp_path / "here" / "none").mkdir()
+    hub.on("POST", "/credentials", UnknownWorkspace("scans is not shared with you.", todo="Ask alice."))
+    said = run("mc", *words, stdin="x")
+    assert said.returncode == 3, said
+    assert "scans is not shared with you." in said.stderr
+    assert "Denied" not in said.stderr
+    assert len(hub.asked) == 1
+    assert run("creds", "scans", "--format", "process").returncode == 3
+    assert len(worn.minted) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ls", "scans"), ("ls", "--json", "scans"), ("tree", "-f", "scans"), ("find", "scans"), ("stat", "scans/a"),
+     ("du", "scans"), ("cat", "scans/a"), ("head", "scans/a"), ("diff", "scans/", "./none/")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_only_looks_is_run_again_with_the_key_the_hub_gives_now(
+    run: Run, hub: RecordedHub, worn: SealingNode, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "here" / "none").mkdir()
+    said = run("mc", *words)
+    assert said.stderr == ""
+    assert (len(hub.asked), len(worn.minted)) == (1, 2)
+    again = run("mc", *words)
+    assert (said.returncode, said.stdout) == (again.returncode, again.stdout)
+    assert said.stdout
+    assert len(worn.minted) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("cp", "a.txt", "scans/up"), ("cp", "scans/a", "./down"), ("rm", "scans/a"), ("mv", "scans/a", "scans/b")]
+)
+def test_what_changes_something_is_left_to_the_person_to_run_again(
+    run: Run, worn: SealingNode, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "here" / "a.txt").write_text("1\n")
+    said = run("mc", *words)
+    assert said.returncode == 1
+    assert "mc: <ERROR>" in said.stderr
+    assert "run the command again" in said.stderr
+    assert len(worn.minted) == 2
+    assert run("mc", *words).returncode == 0
+
+
+def test_where_the_right_is_too_small_that_is_what_is_said(
+    run: Run, hub: RecordedHub, worn: SealingNode, tmp_path: Path
+) -> None:
+    def to_read(request: Request) -> Credentials:
+        [one] = worn.answer(msgspec.json.decode(request.body, type=NewCredentials)).keys
+        opens = tuple(msgspec.structs.replace(opened, permission=Permission.READ) for opened in one.opens)
+        return Credentials((msgspec.structs.replace(one, opens=opens),))
+
+    hub.on("POST", "/credentials", to_read)
+    (tmp_path / "here" / "a.txt").write_text("1\n")
+    said = run("mc", "cp", "a.txt", "scans/up")
+    assert said.returncode == 1
+    assert "shared with you to read only" in said.stderr
+    assert "again" not in said.stderr
+
+
+def test_a_hub_that_cannot_say_leaves_what_mc_said(run: Run, hub: RecordedHub, worn: SealingNode) -> None:
+    hub.on("POST", "/credentials", NodeOffline("lab3 is offline."))
+    said = run("mc", "ls", "scans")
+    assert said.returncode == 1
+    assert "Access Denied" in said.stderr
+    assert len(worn.minted) == 1
+
+
+def test_an_error_that_is_no_refusal_asks_the_hub_nothing(run: Run, hub: RecordedHub, worn: SealingNode, minio: Minio) -> None:
+    first = run("mc", "cat", "scans/a")
+    assert first.stdout == "content"
+    asked = len(hub.asked)
+    owner(minio).delete_object(Bucket=worn.bucket, Key="alice/scans/a")
+    assert run("mc", "cat", "scans/a").returncode == 1
+    assert len(hub.asked) == asked
 
 
 def test_neither_the_arguments_nor_the_disk_of_mc_hold_a_secret(

@@ -156,18 +156,18 @@ def scan(
 
 
 def findable(status: ScanStatus, root: Root | None) -> str:
-    """Say how many files of a scanned root can be found and, where ``root`` is given, what becomes of the others. Pure."""
-    found = f"{status.searchable:,} can be found."
+    """Say how many files of a scanned root can be found and, where ``root`` is given, why not the others. Pure."""
+    some = f"{status.searchable:,} can be found"
     if root is None or status.searchable >= status.objects:
-        return found
+        return f"{some}."
     if root.level is IndexLevel.NONE:
-        return f"{found} The hub may know nothing of this root's files (level {root.level.value})."
+        return f"{some}: the hub may not know what is in this root (index level none)."
     if root.kind.managed:
-        todo = "files outside workspaces stay out of searches."
-        return f"none of them can be found: {todo}" if not status.searchable else f"{found} The others: {todo}"
-    which = "they" if not status.searchable else f"{found} The others"
+        return f"{some}; the others are outside workspaces, or not indexed yet."
     command = f"wio create NAME --root {safe(status.root)} --folder FOLDER"
-    return f"{which} can be found once their folder is made a workspace: {command}"
+    if status.searchable:
+        return f"{some}, the others once their folder is a workspace and indexed: {command}"
+    return f"they can be found once their folder is made a workspace: {command}"
 
 
 class Watch:

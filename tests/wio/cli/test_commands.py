@@ -45,7 +45,7 @@ from protocol.identity import fingerprint, new_key, public_bytes, to_text
 from protocol.messages import Finding, IndexLevel, ProbeLine, ScanState
 from protocol.names import Layout
 from tests.wio.standins import ALICE, SIGNED_IN, RecordedHub, Request, SealingNode
-from wio.cli import app
+from wio.cli import app, roots
 
 Wio = Callable[..., Result]
 AT = 1_772_448_127_318_000
@@ -366,6 +366,21 @@ def test_find_prints_hits_totals_facets_and_how_old_the_view_is(wio: Wio, hub: R
     assert hub.asked[1].query == "q=ext%3Anii+size%3E1G&sort=largest&limit=49&cursor=c1"
 
 
+def test_find_without_hits_says_so_and_how_old_the_view_is(wio: Wio, hub: RecordedHub) -> None:
+    hub.on("GET", "/search", SearchPage((), 0, 0, {}, None, (VIEW,), 1.0))
+    said = wio("find", "nowhere")
+    assert (said.exit_code, said.stdout) == (0, "Nothing found.   lab3 2 s old\n")
+
+
+def test_columns_stand_below_one_another_whatever_the_script(wio: Wio, hub: RecordedHub) -> None:
+    hits = (Hit("alice/脳/a", 1_048_000, AT, "lab3", "alice", 1.0), Hit("alice/ab/a", 7, AT, "nas", "alice", 1.0))
+    hub.on("GET", "/search", SearchPage(hits, 2, 8, {}, None, (), 1.0))
+    assert wio("find", "a").stdout.splitlines()[:2] == [
+        "1023K  2026-03-02  alice/脳/a  lab3",
+        "    7  2026-03-02  alice/ab/a  nas",
+    ]
+
+
 def test_a_query_that_begins_with_a_minus_comes_after_two(wio: Wio, hub: RecordedHub) -> None:
     hub.on("GET", "/search", SearchPage((), 0, 0, {}, None, (), 1.0))
     assert wio("find", "--json", "--", "-old", "scan").exit_code == 0
@@ -407,9 +422,35 @@ def test_creds_in_each_format(wio: Wio) -> None:
     process = json.loads(wio("creds", "scans", "--format", "process").stdout)
     assert (process["Version"], process["AccessKeyId"], process["SessionToken"]) == (1, "AK1", "TOKEN")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", process["Expiration"])
-    assert wio("creds", "scans", "--format", "dotenv").stdout.startswith("AWS_ACCESS_KEY_ID=AK1\n")
+    assert wio("creds", "scans", "--format", "dotenv").stdout.startswith("AWS_ACCESS_KEY_ID=AK2\n")
     [key] = json.loads(wio("creds", "scans", "--json").stdout)["keys"]
-    assert (key["access_key"], key["opens"][0]["bucket"], key["opens"][0]["prefix"]) == ("AK1", "lab", "alice/scans/")
+    assert (key["access_key"], key["opens"][0]["bucket"], key["opens"][0]["prefix"]) == ("AK3", "lab", "alice/scans/")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("creds",), ("creds", "--json"), ("creds", "--format", "dotenv"), ("creds", "--format", "json"), ("presign",)],
+    ids=" ".join,
+)
+def test_a_key_or_link_that_a_person_asks_for_is_confirmed_by_the_hub_each_time(
+    wio: Wio, hub: RecordedHub, node: SealingNode, words: tuple[str, ...]
+) -> None:
+    for _ in range(2):
+        assert wio(*words, "scans/a").exit_code == 0
+    assert len(node.minted) == 2
+    hub.on("POST", "/credentials", UnknownWorkspace("There is no workspace scans."))
+    said = wio(*words, "scans/a")
+    assert (said.exit_code, said.stdout) == (3, "")
+
+
+def test_the_form_for_tools_is_kept_until_the_hub_is_known_to_refuse(wio: Wio, hub: RecordedHub, node: SealingNode) -> None:
+    tool = ("creds", "scans", "--format", "process")
+    assert wio(*tool).stdout == wio(*tool).stdout
+    assert len(node.minted) == 1
+    hub.on("POST", "/credentials", NoGrant("You may not read scans."))
+    assert wio("creds", "scans").exit_code == 4
+    said = wio(*tool)
+    assert (said.exit_code, said.stdout) == (4, "")
 
 
 def test_creds_asks_for_what_the_options_say(wio: Wio, node: SealingNode) -> None:
@@ -545,6 +586,32 @@ def test_a_scan_is_watched_until_everything_can_be_found(wio: Wio, hub: Recorded
     assert len(hub.asked) == 6
 
 
+def test_files_in_no_workspace_yet_are_said_to_need_one(wio: Wio, hub: RecordedHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wio.cli.roots._INDEX_STILL_S", 0.0)
+    hub.on("POST", "/roots/lab3/homes/scan", scanned(None, 0))
+    hub.on("GET", "/roots/lab3/homes/scan", scanned(None, 0), scanned(ScanState.DONE, 2))
+    hub.on("GET", "/roots/lab3/homes", msgspec.structs.replace(HOMES, kind=RootKind.UNMANAGED_PRIVATE))
+    said = wio("root", "scan", "lab3/homes")
+    assert said.stdout == (
+        "lab3/homes holds 3 files, 2.0K, scanned in 500 ms; they can be found once their folder is made a workspace: "
+        "wio create NAME --root lab3/homes --folder FOLDER\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("searchable", "kind", "level", "says"),
+    [
+        (3, RootKind.UNMANAGED_PRIVATE, IndexLevel.NAMES, "3 can be found."),
+        (1, RootKind.UNMANAGED_PRIVATE, IndexLevel.NAMES, "1 can be found, the others once their folder is a workspace"),
+        (1, RootKind.PRIVATE, IndexLevel.NAMES, "1 can be found; the others are outside workspaces, or not indexed yet."),
+        (0, RootKind.PRIVATE, IndexLevel.NONE, "0 can be found: the hub may not know"),
+    ],
+)
+def test_what_of_a_root_can_be_found_is_explained(searchable: int, kind: RootKind, level: IndexLevel, says: str) -> None:
+    root = msgspec.structs.replace(HOMES, kind=kind, level=level)
+    assert roots.findable(scanned(ScanState.DONE, 2, searchable=searchable), root).startswith(says)
+
+
 def test_a_scan_that_fails_says_why_and_exits_with_1(wio: Wio, hub: RecordedHub) -> None:
     hub.on("POST", "/roots/lab3/homes/scan", scanned(None, 0))
     hub.on("GET", "/roots/lab3/homes/scan", scanned(None, 0), scanned(ScanState.FAILED, 2, problem="the bucket is gone"))
@@ -577,6 +644,46 @@ def test_ctrl_c_exits_with_130_and_without_a_traceback(hub: RecordedHub, tmp_pat
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "none_of"),
+    [
+        (("whoami",), ("pydantic", "rich.console", "cryptography.hazmat.primitives.hpke", "botocore")),
+        (("find", "scan"), ("pydantic", "rich.console", "cryptography.hazmat.primitives.hpke", "botocore")),
+        (("share", "scans", "bob"), ("pydantic", "rich.console", "cryptography.hazmat.primitives.hpke", "botocore")),
+        (("creds", "scans"), ("pydantic", "rich.console", "botocore")),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_a_plain_command_loads_nothing_slow_that_it_does_not_need(
+    hub: RecordedHub, tmp_path: Path, words: tuple[str, ...], none_of: tuple[str, ...]
+) -> None:
+    hub.on("GET", "/me", ALICE)
+    hub.on("GET", "/search", SearchPage((Hit("alice/a", 1, AT, "lab3", "alice", 1.0),), 1, 1, {}, None, (VIEW,), 1.0))
+    hub.on("PUT", "/workspaces/me/scans/shares/bob", ShareChange("alice/scans", "bob", None, Permission.READ, None, ()))
+    code = f"""
+import sys
+from wio.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+loaded = [name for name in {none_of!r} if name in sys.modules]
+print("loaded:", loaded, file=sys.stderr)
+"""
+    environment = os.environ | {"WIO_CONFIG": str(tmp_path), "WIO_HUB": hub.url, "WIO_TOKEN": "t"}
+    said = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=True)
+    assert said.stderr.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize(
+    "words", [("find", "x", "--limit", "0"), ("find", "x", "--limit", "x"), ("creds", "x", "--format", "xml"), ("share", "x")]
+)
+def test_what_the_quick_check_leaves_to_typer_is_still_checked(wio: Wio, hub: RecordedHub, words: tuple[str, ...]) -> None:
+    said = wio(*words)
+    assert (said.exit_code, hub.asked) == (2, [])
+    assert "Traceback" not in said.stderr
 
 
 def test_help_needs_none_of_the_slow_libraries() -> None:
