@@ -1,4 +1,4 @@
-"""The typed client of a hub, waiting (``Client``) and asynchronous (``AsyncClient``), over httpx.
+"""The typed client of a hub, waiting (``Client``, over urllib3) and asynchronous (``AsyncClient``, over httpx).
 
 Every method of both is a value of ``wio.calls``, run. Errors are those of ``protocol.errors``: the hub's own, and
 HubUnreachable, with the hub's address and what to do, for whatever goes wrong on the way. Connections are kept alive; a
@@ -8,7 +8,7 @@ client may be used by several threads (or tasks) at once. No ``repr`` shows the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Generic, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,13 +16,13 @@ from protocol.errors import BadSetting, HubUnreachable, WioError
 from protocol.names import shown
 from wio import calls
 from wio.calls import Call
+from wio.connections import ANSWER_S, CONNECT_S, Connections, tls_trouble, unreachable
 from wio.web import httpx
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TIMEOUT: Final = httpx.Timeout(90.0, connect=10.0)
-"""Seconds. An unshare waits for its node; the hub gives up long before this."""
+_TIMEOUT: Final = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
 
 
 class _Waits(Generic[P, T]):
@@ -58,15 +58,9 @@ class _Async(Generic[P, T]):
 class Client:
     """A hub, as a program uses it. Close it, or use it in a ``with``."""
 
-    def __init__(self, hub: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, hub: str, token: str | None = None) -> None:
         self.hub_url = hub_address(hub)
-        self._http = httpx.Client(
-            base_url=self.hub_url + calls.BASE,
-            headers=_headers(token),
-            timeout=_TIMEOUT,
-            verify=_trust(self.hub_url),
-            transport=transport,
-        )
+        self._http = Connections(self.hub_url, _headers(token), _trust(self.hub_url))
 
     def __repr__(self) -> str:
         return f"Client({self.hub_url})"
@@ -83,11 +77,8 @@ class Client:
 
     def run(self, call: Call[T]) -> T:
         """Send one call and return its answer; raises any error of ``protocol.errors``."""
-        try:
-            answer = self._http.send(_request(self._http, call))
-        except httpx.HTTPError as error:
-            raise _trouble(self.hub_url, error) from error
-        return _read(call, self.hub_url, answer)
+        status, headers, body = self._http.ask(call.method, calls.BASE + call.path, call.query, call.content)
+        return _read(call, self.hub_url, status, headers, body)
 
     register = _Waits(calls.register)
     login = _Waits(calls.login)
@@ -148,7 +139,7 @@ class AsyncClient:
             answer = await self._http.send(_request(self._http, call))
         except httpx.HTTPError as error:
             raise _trouble(self.hub_url, error) from error
-        return _read(call, self.hub_url, answer)
+        return _read(call, self.hub_url, answer.status_code, answer.headers, answer.content)
 
     register = _Async(calls.register)
     login = _Async(calls.login)
@@ -222,49 +213,41 @@ def _headers(token: str | None) -> dict[str, str]:
     return headers
 
 
-def _trust(hub_url: str) -> ssl.SSLContext | bool:
-    """Return what httpx verifies certificates with.
+def _trust(hub_url: str) -> ssl.SSLContext:
+    """Return what certificates are verified with.
 
     Reading the certificate authorities takes 20 ms. A hub without TLS needs none of them: it gets a context that trusts
     nobody, so that nothing would pass unverified either.
     """
-    return True if hub_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.create_ssl_context() if hub_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, call: Call[T]) -> httpx.Request:
+def _request(http: httpx.AsyncClient, call: Call[T]) -> httpx.Request:
     headers = {"Content-Type": "application/json"} if call.content is not None else {}
     return http.build_request(call.method, call.path, params=call.query or None, content=call.content, headers=headers)
 
 
-def _read(call: Call[T], hub_url: str, answer: httpx.Response) -> T:
-    headers = answer.headers
+def _read(call: Call[T], hub_url: str, status: int, headers: Mapping[str, str], body: bytes) -> T:
     kind, location = headers.get("content-type", ""), headers.get("location", "")
-    return calls.decode(call, hub_url, answer.status_code, answer.content, content_type=kind, location=location)
+    return calls.decode(call, hub_url, status, body, content_type=kind, location=location)
 
 
 def _trouble(hub_url: str, error: httpx.HTTPError) -> WioError:
     """Turn what went wrong on the way to the hub into a sentence."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return HubUnreachable(
-                f"The certificate of {hub_url} is not trusted: {cause.verify_message}.",
-                todo="Point SSL_CERT_FILE at the certificate authority of that hub, or check the address.",
-            )
-        if isinstance(cause, ssl.SSLError):
-            return HubUnreachable(
-                f"{hub_url} does not speak TLS as expected: {cause.reason or cause}.",
-                todo="Check whether the address begins with http:// or https://.",
-            )
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    tls = tls_trouble(hub_url, chain)
+    if tls is not None:
+        return tls
     if isinstance(error, httpx.UnsupportedProtocol):
         return BadSetting(f"{hub_url} is not the address of a hub.", todo="Write it like https://hub.example.org")
-    if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        why = "it did not answer in time" if isinstance(error, httpx.ConnectTimeout) else str(error) or "no connection"
-        return HubUnreachable(
-            f"The hub at {hub_url} cannot be reached: {why}.",
-            todo="Check the address (wio login --hub URL, or WIO_HUB) and that the hub runs.",
-        )
+    if isinstance(error, httpx.ConnectTimeout):
+        return unreachable(hub_url, "it did not answer in time")
+    if isinstance(error, httpx.ConnectError):
+        return unreachable(hub_url, str(error) or "no connection")
     if isinstance(error, httpx.TimeoutException):
         return HubUnreachable(f"The hub at {hub_url} took too long to answer.", todo="Try again in a moment.")
     return HubUnreachable(

