@@ -17,7 +17,7 @@ from protocol.messages import ScanState
 from tests.integration.conftest import Catalogue
 
 OBJECTS = 20_000
-KILLS = 10
+KILLS = 60 if os.environ.get("WIO_SOAK") else 10
 SEED = int(os.environ.get("WIO_SEED", "20261124"))
 """Printed by pytest when a run fails; set WIO_SEED to look for other moments."""
 
@@ -34,7 +34,8 @@ def quietly(ask: Callable[[], bool]) -> Callable[[], bool]:
     return asked
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.soak
+@pytest.mark.timeout(3600 if os.environ.get("WIO_SOAK") else 400)
 def test_sigkill_of_hub_or_agent_at_random_during_an_import_loses_nothing_and_doubles_nothing(rig: Rig) -> None:
     chance = random.Random(SEED)  # noqa: S311 - repeatable on purpose
     fill(rig, "crashing", OBJECTS)

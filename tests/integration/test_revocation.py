@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 import time
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from bench.rig import Rig, fetch_key, s3
 from deploy.running import until
 from protocol.grants import Permission, ReceiptState
 
-ROUNDS = 200
+ROUNDS = 5000 if os.environ.get("WIO_SOAK") else 200
 FORBIDDEN = 403
 
 
@@ -43,6 +44,8 @@ class Hammer:
         return self.answers
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(7200 if os.environ.get("WIO_SOAK") else 300)
 def test_of_200_shares_and_revocations_no_request_begun_after_the_receipt_passes(rig: Rig) -> None:
     workspace = rig.alice.create_workspace("hammered")
     rig.root_client().put_object(Bucket=workspace.bucket, Key=workspace.prefix + "file", Body=b"x" * 100)
