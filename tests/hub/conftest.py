@@ -77,7 +77,7 @@ def postgres() -> Iterator[str]:
             user=user,
         )
         try:
-            _wait(server, port)
+            _wait(server, programs, port)
             yield f"postgresql+asyncpg://wio@127.0.0.1:{port}"
         finally:
             server.send_signal(signal.SIGINT)  # its fast shutdown: does not wait for clients
@@ -86,17 +86,14 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait(server: subprocess.Popen[bytes], programs: Path, port: int) -> None:
+    """Wait until it takes connections, which is later than until it listens."""
     end = time.monotonic() + DEADLINE_S
-    while True:
+    ask = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    while subprocess.run(ask, check=False).returncode != 0:
         assert server.poll() is None, "PostgreSQL ended while it started"
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < end, "PostgreSQL did not start in time"
-            time.sleep(0.02)
-        else:
-            return
+        assert time.monotonic() < end, "PostgreSQL did not start in time"
+        time.sleep(0.02)
 
 
 @pytest.fixture
