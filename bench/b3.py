@@ -25,7 +25,6 @@ def measure(rig: Rig) -> Figure:
     started = time.perf_counter()
     rig.alice.create_root(NewRoot(NODE, BUCKET, RootKind.UNMANAGED_PRIVATE, BUCKET, accept_visible_names=True))
     rig.alice.create_workspace(WORKSPACE, root=f"{NODE}/{BUCKET}", folder=FOLDER)  # in no workspace nothing would be indexed
-    rig.alice.scan(NODE, BUCKET)
     until("everything searchable", lambda: searchable(rig, BUCKET) >= OBJECTS, seconds=600, every=0.1)
     took = time.perf_counter() - started
     found = rig.alice.search(f"in:{WORKSPACE}").total

@@ -67,6 +67,14 @@ class Catalogue:
                 (self.root,),
             ).fetchall()
 
+    def counted(self) -> int:
+        """Count the live rows of the hub's database; cheap enough to ask again and again."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM entries JOIN roots ON roots.id = root_id WHERE roots.name = ? AND NOT gone", (self.root,)
+            )
+            return int(found.fetchone()[0])
+
     @property
     def database(self) -> Path:
         """The hub's SQLite file."""
