@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import boto3
+import psutil
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from bench.figure import Figure, compare, timed
+from bench.figure import Figure, compare, rounded, timed
 from bench.rig import Rig, fetch_key, s3
 
 ROUNDS = 300
@@ -44,8 +45,20 @@ def measure(rig: Rig) -> Figure:
         "raw AssumeRole with boto3",
         peers,
         goal="ratio <= 1.5",
-        scale={"workspaces": 1},
+        scale={"workspaces": 1, **_processor_ms(rig)},
     )
+
+
+def _processor_ms(rig: Rig) -> dict[str, float]:
+    """Return how many milliseconds of processor time one key takes in each program, without the peer in between."""
+    programs = {"hub": rig.federation.hub, "agent": rig.agent, "storage": rig.server}
+    processes = {"client": psutil.Process(), **{name: psutil.Process(one.pid) for name, one in programs.items()}}
+    before = {name: sum(one.cpu_times()[:2]) for name, one in processes.items()}
+    for _ in range(ROUNDS):
+        fetch_key(rig.alice, "b1")
+    return {
+        f"{name}-cpu-ms": rounded((sum(one.cpu_times()[:2]) - before[name]) * 1000 / ROUNDS) for name, one in processes.items()
+    }
 
 
 def _peer_user(rig: Rig, user: str, password: str) -> None:

@@ -25,7 +25,7 @@ def measure(rig: Rig) -> Figure:
     started = time.perf_counter()
     rig.alice.create_root(NewRoot(NODE, BUCKET, RootKind.UNMANAGED_PRIVATE, BUCKET, accept_visible_names=True))
     rig.alice.create_workspace(WORKSPACE, root=f"{NODE}/{BUCKET}", folder=FOLDER)  # in no workspace nothing would be indexed
-    until("everything searchable", lambda: searchable(rig, BUCKET) >= OBJECTS, seconds=600, every=0.1)
+    until("everything searchable", lambda: searchable(rig, BUCKET) >= OBJECTS, seconds=600, every=0.2)
     took = time.perf_counter() - started
     found = rig.alice.search(f"in:{WORKSPACE}").total
     if found != OBJECTS:

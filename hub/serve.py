@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -28,6 +29,10 @@ GRACE_S: Final = 10
 """How long requests that are under way may take to end when the hub is told to stop."""
 PING_S: Final = 20.0
 """An agent that is gone without a word is noticed after two of these."""
+
+GARBAGE: Final = 20_000
+"""New objects after which Python looks for garbage: a batch of journal rows is thousands of them, and none is any. At the
+usual 700 an import spends a twentieth of its time on that, and a key request that comes at that moment waits for it."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -110,6 +115,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        gc.freeze()  # what is there now stays: looking through it again and again finds nothing
+        gc.set_threshold(GARBAGE)
         self._ready()
 
     @contextlib.contextmanager

@@ -6,7 +6,8 @@ an index of another format is not opened but built again.
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+from typing import Final, NamedTuple
 
 import msgspec
 import tantivy
@@ -89,8 +90,12 @@ def to_index(document: Document) -> tantivy.Document:
     """Return the index's form of a document."""
     path = document.path
     name = name_of(path)
-    folded_name, folded_path = fold(name), fold(path)
+    above = _above(path[: len(path) - len(name)])
+    folded_name = fold(name)
+    # Nothing composes across a slash, so the two halves folded are the whole folded.
+    folded_path = above.folded + folded_name
     spaced_name = spaced(folded_name)
+    name_runs = runs(name)
     ending = extension(name)
     found = tantivy.Document()
     found.add_text("id", identity(document.root, document.key))
@@ -103,12 +108,12 @@ def to_index(document: Document) -> tantivy.Document:
     found.add_text("ends", ending)
     if "." in ending:
         found.add_text("ends", ending.rpartition(".")[2])
-    for folder in folders(path):
+    for folder in (*above.folders, path.lstrip("/")) if name else folders(path):
         found.add_text("folder", folder)
-    if is_hidden(path):
+    if above.hidden or name.startswith("."):
         found.add_unsigned("hidden", 1)
-    found.add_text("words", _searched(path))
-    found.add_text("name_words", _searched(name))
+    found.add_text("words", _searched([*above.runs, *name_runs]))
+    found.add_text("name_words", _searched(name_runs))
     found.add_text("whole", folded_name)
     if ending:
         found.add_text("whole", folded_name[: -len(ending) - 1])
@@ -145,8 +150,21 @@ def is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
-def _searched(text: str) -> str:
-    """Return the words of ``text``, then each run that holds several words (``rawdata``) apart from all others."""
-    found = runs(text)
+class _Above(NamedTuple):
+    """What a folder, with its final slash, gives to everything that lies right in it."""
+
+    folded: str
+    runs: list[list[str]]
+    folders: list[str]
+    hidden: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def _above(folder: str) -> _Above:
+    return _Above(fold(folder), runs(folder), folders(folder + "x")[:-1], is_hidden(folder))
+
+
+def _searched(found: list[list[str]]) -> str:
+    """Return the words of a text cut into ``runs``, then each run of several words (``rawdata``) apart from all others."""
     together = ["".join(run) for run in found if len(run) > 1]
-    return " / ".join([" ".join(part for run in found for part in run), *together])
+    return " / ".join([" ".join([part for run in found for part in run]), *together])

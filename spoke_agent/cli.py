@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -41,6 +42,8 @@ T = TypeVar("T")
 MAX_JOIN: Final = 4096
 """Characters of a join string read from a file."""
 POLL_S: Final = 0.2
+_GARBAGE: Final = 20_000
+"""New objects after which Python looks for garbage: at the usual 700 a page of a listing makes it look, and keys wait."""
 NO_AGENT: Final = 0
 """The process id where no agent runs."""
 
@@ -194,7 +197,13 @@ def _run(settings: Settings) -> None:
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    asyncio.run(_running(settings))
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform, and an agent works without it: a key then takes longer
+    except ImportError:
+        asyncio.run(_running(settings))
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_running(settings))
 
 
 async def _running(settings: Settings) -> None:
@@ -205,6 +214,8 @@ async def _running(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     agent = Agent(settings, StateDirectory(settings.state))
     await agent.open()
+    gc.freeze()  # what is there now stays: looking through it again and again finds nothing
+    gc.set_threshold(_GARBAGE)
     log.info("running on %s", settings.state)
     try:
         await agent.run(stop)

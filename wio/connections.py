@@ -86,10 +86,10 @@ def _trouble(hub_url: str, error: HTTPError | OSError) -> WioError:
     why = (system.strerror if system is not None else None) or str(error) or type(error).__name__
     if isinstance(error, ProxyError):
         return unreachable(hub_url, f"the proxy set in the environment does not answer ({why})")
+    if isinstance(error, NewConnectionError):  # to urllib3 one of the next kind, but nothing has timed out
+        return unreachable(hub_url, why)
     if isinstance(error, ConnectTimeoutError):
         return unreachable(hub_url, "it did not answer in time")
-    if isinstance(error, NewConnectionError):
-        return unreachable(hub_url, why)
     if isinstance(error, WaitedTooLong):
         return HubUnreachable(f"The hub at {hub_url} took too long to answer.", todo="Try again in a moment.")
     return HubUnreachable(f"The connection to the hub at {hub_url} broke: {why}.", todo="Try again in a moment.")

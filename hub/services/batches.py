@@ -16,7 +16,7 @@ from hub.db import catalogue, journals
 from hub.db.catalogue import Address, Entry, Totals
 from hub.db.database import Database
 from hub.db.journals import NOTHING, RootTotals
-from protocol.digest import EMPTY_RUN, combine, object_number
+from protocol.digest import EMPTY_RUN, MODULUS, object_number
 from protocol.messages import Ack, Change, Cursor, Events, IndexLevel, Nak, Row
 
 
@@ -96,7 +96,8 @@ class Sheet:
 
     async def load(self, rows: Sequence[Row]) -> None:
         """Read the entries and workspaces that these rows may change, and take revisions for them."""
-        addresses = list({(row.root, row.key) for row in rows if not self.ignores(row.root)})
+        ignored = {root: self.ignores(root) for root in {row.root for row in rows}}
+        addresses = list({(row.root, row.key) for row in rows if not ignored[row.root]})
         if not addresses:
             return
         self._revision = await Database.take_revisions(self.connection, len(rows))
@@ -123,10 +124,11 @@ class Sheet:
         """Move a cursor."""
         self._moved[node] = cursor
 
-    def take(self, rows: Iterable[Row], generation: int) -> None:
+    def take(self, rows: Sequence[Row], generation: int) -> None:
         """Work rows in, in their order."""
+        ignored = {root: self.ignores(root) for root in {row.root for row in rows}}
         for row in rows:
-            if not self.ignores(row.root):
+            if not ignored[row.root]:
                 self._take(row, generation)
 
     def _take(self, row: Row, generation: int) -> None:
@@ -176,18 +178,22 @@ class Sheet:
         address = (entry.root_id, entry.key)
         before = self._entries.get(address)
         root = self.roots[entry.root_id]
-        for one, sign in ((before, -1), (entry, 1)):
-            if one is None or one.gone:
-                continue
-            number = object_number(one.key, *one.content)
-            root.digest = combine(root.digest, added=(sign * number,))
-            root.objects += sign
-            root.bytes += sign * one.size
-            workspace = self._workspaces[one.workspace_id]
-            workspace[0] += sign
-            workspace[1] += sign * one.size
+        if before is not None and not before.gone:
+            self._count(root, before, -1)
+        if not entry.gone:
+            self._count(root, entry, 1)
         self._entries[address] = self._written[address] = entry
         self.touched = True
+
+    def _count(self, root: RootTotals, entry: Entry, sign: int) -> None:
+        """Let an entry come (1) or go (-1) in the totals. Spelt out: it is run for every row of an import."""
+        size = entry.size
+        root.digest = (root.digest + sign * object_number(entry.key, size, entry.mtime, entry.etag)) % MODULUS
+        root.objects += sign
+        root.bytes += sign * size
+        workspace = self._workspaces[entry.workspace_id]
+        workspace[0] += sign
+        workspace[1] += sign * size
 
     # -------------------------------------------------------------------------------------------------- writing
 

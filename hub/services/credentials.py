@@ -7,6 +7,7 @@ the node; only where they are not (the first key, a change while nobody held one
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -98,7 +99,7 @@ class Issuing:
             raise BadInput(f"Keys are made for 1 to {_MOST_PATHS} paths; {len(new.paths)} were asked for.")
         possible = {path: readings(path, actor.username) for path in new.paths}
         names = {(one.owner, one.name) for read in possible.values() for one in read}
-        found = await self._database.run_read(
+        found = await self._database.run_glance(
             lambda connection: standings.reached(connection, actor.id, names, self._clock.now())
         )
         by_node: dict[int, list[_Wanted]] = {}
@@ -294,7 +295,12 @@ def _narrow_place(opened: Opened) -> tuple[str, str]:
 def _report(reached: Reached) -> Report:
     if reached.report is None:
         raise NodeOffline(f"{reached.standing.node} has not said yet how it is reached.", todo="Try again in a moment.")
-    return msgspec.msgpack.decode(reached.report, type=Report)
+    return _read_report(reached.report)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_report(body: bytes) -> Report:
+    return msgspec.msgpack.decode(body, type=Report)
 
 
 def _client_key(text: str) -> bytes:

@@ -26,7 +26,11 @@ STEP_ROWS: Final = 5_000
 COMMIT_ROWS: Final = 50_000
 """Rows after which an import becomes searchable although more are waiting: a commit costs some 10 ms."""
 BETWEEN_S: Final = 0.05
-"""Shortest time between two commits: many small changes share one, a single one never waits."""
+"""Shortest time between two looks: many small changes share one, a single one never waits."""
+REST: Final = 4
+LONGEST_REST_S: Final = 1.0
+"""After a commit as much time as it took passes this often before the next: while changes keep coming, an import above all,
+a fifth of the time goes into commits and not most of it. The first change after a quiet moment is committed at once."""
 POLL_S: Final = 1.0
 """How long a change made by another process stays unnoticed at most."""
 
@@ -53,6 +57,7 @@ class Indexing:
         self._written: int | None = None
         self._committed = 0
         self._uncommitted = 0
+        self._commit_took = 0.0
 
     def changed(self) -> None:
         """Say that the catalogue has changed."""
@@ -78,12 +83,15 @@ class Indexing:
             found = (await connection.execute(select(held.scalar_subquery(), waiting.scalar_subquery()))).one()
         return max(int(found[0] or 0) - int(found[1]), 0)
 
-    async def step(self) -> bool:
-        """Move some changes; False where the engine has everything. What fails is begun again at the last commit."""
+    async def step(self, *, commit: bool = True) -> bool:
+        """Move some changes; False where the engine has everything. What fails is begun again at the last commit.
+
+        Without ``commit`` they become searchable with a later step, except where very many are waiting for that already.
+        """
         if self._written is None:
             await self._begin()
         try:
-            return await self._step(self._written or 0)
+            return await self._step(self._written or 0, commit=commit)
         except BaseException:
             self._written = None
             raise
@@ -100,7 +108,7 @@ class Indexing:
         self._written = self._committed = position
         self._uncommitted = 0
 
-    async def _step(self, after: int) -> bool:
+    async def _step(self, after: int, *, commit: bool) -> bool:
         async with self._database.read() as connection:
             rows = await catalogue.pending(connection, after, STEP_ROWS)
         if rows:
@@ -108,27 +116,35 @@ class Indexing:
             self._written = rows[-1].revision
             self._uncommitted += len(rows)
         more = len(rows) == STEP_ROWS
-        if self._uncommitted and (not more or self._uncommitted >= COMMIT_ROWS):
-            position = self._written or 0
+        if self._uncommitted and ((commit and not more) or self._uncommitted >= COMMIT_ROWS):
+            position, now = self._written or 0, self._clock()
+            started = now()
             await self._engine.commit(position)
-            self._committed, self._uncommitted = position, 0
+            self._committed, self._uncommitted, self._commit_took = position, 0, now() - started
         return more
 
     async def run(self) -> None:
         """Keep the engine up to date, for ever."""
-        now = self._now or asyncio.get_running_loop().time
+        now = self._clock()
+        rested = now()
         while True:
             self._changed.clear()
-            started = now()
-            if await self.step():
+            started, committed = now(), self._committed
+            more = await self.step(commit=started >= rested)
+            if self._committed != committed:
+                rested = now() + min(self._commit_took * REST, LONGEST_REST_S)
+            if more:
                 continue
             try:
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(max(rested - now(), 0) if self._uncommitted else POLL_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
             if (early := started + BETWEEN_S - now()) > 0:
                 await self._pause(early)
+
+    def _clock(self) -> Callable[[], float]:
+        return self._now or asyncio.get_running_loop().time
 
 
 def _change(row: Pending) -> Document | Gone:

@@ -55,6 +55,7 @@ class Minting:
         key = KeyRecord(minted.access_key, person.subject.id, issued, minted.expires, narrowing is not None)
         kept = asyncio.create_task(principals.note_key(key))
         try:
+            await asyncio.sleep(0)  # so that it is written while this seals
             clear = ClearCredential(
                 minted.access_key, minted.secret_key, minted.session_token, minted.expires, self._endpoint, self._region
             )

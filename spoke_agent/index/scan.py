@@ -18,6 +18,7 @@ import msgspec
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
 from protocol.messages import Progress, RootConfig, ScanState
+from protocol.names import Layout
 from spoke_agent.index.dirty import Mark
 from spoke_agent.index.entries import mended
 from spoke_agent.index.ledger import Ledger, Seen, Standing, Step, is_indexed, problem_of
@@ -27,6 +28,12 @@ from spoke_agent.index.spans import Span, check_page, split
 from spoke_agent.storage.node import Entry, StorageNode
 
 SPANS_AT_ONCE: Final = 4
+SPANS_IN_A_BUCKET: Final = 2
+"""A MinIO that is asked for the second page of a listing lists on by itself to the bucket's end, past the end of a span.
+
+So every span costs the server all that lies behind it: 50 of them cost it 120 s of processor time where 2 cost 4 s (100,000
+objects), and 2 are faster than this agent's hub already: 40,000 objects a second. Buckets of their own have ends of their own.
+"""
 LOOKS_AT_ONCE: Final = 16
 PAGES_AHEAD: Final = 2
 """Pages listed while the one before is taken in."""
@@ -84,7 +91,7 @@ class Scanner:
 
     async def _scan_root(self, config: RootConfig) -> Standing:
         identity = await self.same_root(config)
-        spans = split(await self._node.ranges(config))
+        spans = split(_few(config.layout, await self._node.ranges(config)))
         scan = await self._ledger.begin_scan(config, identity, spans, self._clock())
         walk = _Walk(config, scan.generation, Pace(config.pace, self._clock, self._pause), scan.started_at)
         walk.objects, walk.bytes = scan.objects, scan.bytes
@@ -288,6 +295,13 @@ class Scanner:
         except (WioError, StopIteration):
             return  # the first error says more than that it could not be noted
         self._report(self.progress_of(standing, ScanState.FAILED))
+
+
+def _few(layout: Layout, borders: Sequence[str]) -> Sequence[str]:
+    """Return those of the borders that a root is cut at: all between buckets, few inside of one."""
+    if layout is Layout.BUCKET or len(borders) < SPANS_IN_A_BUCKET:
+        return borders
+    return [borders[len(borders) * at // SPANS_IN_A_BUCKET] for at in range(1, SPANS_IN_A_BUCKET)]
 
 
 async def _without_end(pages: AsyncIterator[list[Entry]]) -> AsyncIterator[list[Entry]]:

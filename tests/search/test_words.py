@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search import fields
 from search.words import _parts, extension, fold, name_of, runs, words
 
 
@@ -72,3 +73,17 @@ def test_an_extension_is_what_people_take_for_one(name: str, expected: str) -> N
 
 def test_a_name_is_the_last_part_of_a_path() -> None:
     assert [name_of(p) for p in ("a/b.txt", "b.txt", "a/", "")] == ["b.txt", "b.txt", "", ""]
+
+
+_part = st.text(alphabet="aAzZ09._- /\u0338\u0301éÉßİŉ中\u0345Σς", min_size=1, max_size=14)
+
+
+@given(_part)
+def test_a_path_is_indexed_as_its_folder_and_its_name_are(path: str) -> None:
+    name = name_of(path)
+    above = fields._above(path[: len(path) - len(name)])  # kept apart for speed: it must make no difference
+    assert above.folded + fold(name) == fold(path)
+    assert [*above.runs, *runs(name)] == runs(path)
+    assert (above.hidden or name.startswith(".")) == fields.is_hidden(path)
+    if name:
+        assert [*above.folders, path.lstrip("/")] == fields.folders(path)

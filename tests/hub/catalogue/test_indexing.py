@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from hub.db.tables import counters
 from hub.services import indexing as module
-from hub.services.indexing import Indexing
+from hub.services.indexing import LONGEST_REST_S, Indexing
 from search.engine import Asked
 from search.query import Everything
 from search.tantivy import Tantivy
@@ -172,3 +172,38 @@ async def test_the_counter_of_revisions_starts_every_index(world: Any, engine: T
     indexing = Indexing(database=world.database, engine=engine)
     await caught_up(indexing)
     assert not await indexing.step()
+
+
+async def test_changes_that_are_not_committed_yet_become_searchable_with_a_later_step(
+    world: Any, agent: Any, engine: Tantivy
+) -> None:
+    indexing = Indexing(database=world.database, engine=engine)
+    workspace = await world.workspace(agent.root, "p/")
+    await caught_up(indexing)
+    agent.put("p/a")
+    await agent.send()
+    assert not await indexing.step(commit=False)
+    assert await found(engine, workspace) == set()
+    assert await indexing.searchable(agent.root) == 0
+    assert not await indexing.step()
+    assert await found(engine, workspace) == {"a"}
+    assert await indexing.searchable(agent.root) == 1
+
+
+async def test_a_change_after_a_quiet_moment_is_searchable_at_once_and_one_right_behind_it_soon(
+    world: Any, agent: Any, engine: Tantivy
+) -> None:
+    indexing = Indexing(database=world.database, engine=engine)
+    workspace = await world.workspace(agent.root, "p/")
+    running = asyncio.create_task(indexing.run())
+    try:
+        for name in ("a", "b", "c"):
+            agent.put(f"p/{name}")
+            await agent.send()
+            indexing.changed()
+            async with asyncio.timeout(LONGEST_REST_S + 2):
+                while name not in await found(engine, workspace):  # noqa: ASYNC110 - the engine tells nobody
+                    await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

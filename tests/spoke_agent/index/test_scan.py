@@ -9,6 +9,7 @@ import pytest
 
 from protocol.errors import RootMissing, StorageRefused, StorageUnreachable, UnknownRoot
 from protocol.messages import IndexLevel, Progress, RootConfig, ScanState
+from protocol.names import Layout
 from spoke_agent.index import ledger, scan
 from spoke_agent.index.dirty import Mark
 from spoke_agent.index.ledger import Seen, Superseded
@@ -395,3 +396,20 @@ async def test_a_new_generation_in_the_middle_of_a_scan_ends_it(bench: Bench, no
     assert bench.ledger.generation == cursor.generation + 5
     node.between = lambda: None
     await scanned(bench)
+
+
+async def test_one_bucket_is_cut_at_one_place_and_many_are_cut_between_all_of_them(bench: Bench, node: MemoryNode) -> None:
+    node.borders = [f"f{number}/" for number in range(9)]
+    cuts: list[int] = []
+    begin = bench.ledger.begin_scan
+
+    async def begun(config: RootConfig, identity: str, spans: list[Span], at: int) -> object:
+        cuts.append(len(spans))
+        return await begin(config, identity, spans, at)
+
+    bench.ledger.begin_scan = begun  # type: ignore[method-assign,assignment]  # only looks on
+    for layout in (Layout.PREFIX, Layout.BUCKET):
+        await bench.ledger.configure(len(cuts) + 10, [config_of(1, layout=layout)])
+        fill(node, 60)
+        await bench.scanner.scan_root(1)
+    assert cuts == [scan.SPANS_IN_A_BUCKET, 10]
