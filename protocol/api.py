@@ -19,12 +19,13 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     POST   /roots/{node}/{root}/scan                    -> ScanStatus       import or reconcile; begins it
     GET    /roots/{node}/{root}/scan                    -> ScanStatus
     POST   /workspaces                  NewWorkspace    -> Workspace
-    GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]
+    GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]   public: also those with a description
     GET    /workspaces/{owner}/{name}                   -> Workspace
     GET    /workspaces/{owner}/{name}/shares            -> list[Share]
     PUT    /workspaces/{owner}/{name}/shares/{who}      NewShare -> ShareChange
     DELETE /workspaces/{owner}/{name}/shares/{who}      -> ShareChange
     POST   /credentials                 NewCredentials  -> Credentials
+    POST   /assertions                  NewAssertion    -> AssertionIssued  for a node's own loopback endpoint
     GET    /files?path=&after=&limit=                   -> Listing          folders and files from the catalogue
     GET    /search?q=&sort=&limit=&cursor=&facets=      -> SearchPage
     GET    /audit?limit=&before=&workspace=&format=     -> list[AuditEntry]; format=jsonl: one a line, oldest first, all of it
@@ -280,6 +281,9 @@ class Workspace(_Out, frozen=True):
     bytes: int
     created_at: int
     archived_at: int | None = None
+    warnings: tuple[str, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+    """What a change of it did on its node; empty where it is only shown."""
 
 
 class NewShare(_In, frozen=True):
@@ -357,10 +361,28 @@ class NodeCredential(_Out, frozen=True):
     opens: tuple[Opened, ...]
 
 
+class NewAssertion(_In, frozen=True):
+    """Ask for the hub's word for one node, with which tools on its machine get keys there, also while the hub is away."""
+
+    node: str
+    life_s: int = 43_200
+
+
+class AssertionIssued(_Out, frozen=True):
+    """``assertion`` is one line for a file (0600) that ``AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`` names."""
+
+    node: str
+    node_id: int
+    assertion: str
+    expires_at: int
+    """Unix microseconds."""
+
+
 class Credentials(_Out, frozen=True):
     """The answer: one entry per node."""
 
     keys: tuple[NodeCredential, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------ files, search
@@ -585,6 +607,7 @@ class Quota(_Out, frozen=True):
     used: int
     over_since: int | None
     caveats: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------ why, audit
@@ -638,11 +661,16 @@ class AccessEntry(_Out, frozen=True):
 
 
 class AuditCheck(_Out, frozen=True):
-    """Whether every line of the audit trail is as it was written. ``broken_at`` is the first that is not."""
+    """Whether every line of the audit trail is as it was written. ``broken_at`` is the first that is not, or is missing."""
 
     whole: bool
     lines: int
+    """Lines that were checked and are right."""
     broken_at: int | None
+    unchained: int = 0
+    """Lines of before there was a chain: nothing can be said about them."""
+    head: str = ""
+    """The chain of the newest line, hexadecimal: whoever keeps it elsewhere can tell later that nothing before it changed."""
 
 
 class AuditEntry(_Out, frozen=True):

@@ -8,7 +8,8 @@ client may be used by several threads (or tasks) at once. No ``repr`` shows the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, closing
 from typing import Final, Generic, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -89,6 +90,24 @@ class Client:
             raise _trouble(self.hub_url, error) from error
         return _read(call, self.hub_url, answer)
 
+    def audit_lines(self, *, workspace: str | None = None) -> Iterator[bytes]:
+        """Read the whole audit trail as it comes in: one JSON text a line (an AuditEntry), oldest first, without line ends."""
+        call = calls.audit_lines(workspace=workspace)
+        try:
+            answer = self._http.send(_request(self._http, call), stream=True)
+            with closing(answer):
+                if not calls.good(answer.status_code):
+                    answer.read()
+                    _read(call, self.hub_url, answer)
+                rest = b""
+                for chunk in answer.iter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from filter(None, lines)
+                if rest:
+                    yield rest
+        except httpx.HTTPError as error:
+            raise _trouble(self.hub_url, error) from error
+
     register = _Waits(calls.register)
     login = _Waits(calls.login)
     logout = _Waits(calls.logout)
@@ -99,21 +118,43 @@ class Client:
     nodes = _Waits(calls.nodes)
     node = _Waits(calls.node)
     evict = _Waits(calls.evict)
+    confirm_node = _Waits(calls.confirm_node)
     create_root = _Waits(calls.create_root)
     roots = _Waits(calls.roots)
     root = _Waits(calls.root)
+    change_root = _Waits(calls.change_root)
+    retire_root = _Waits(calls.retire_root)
     scan = _Waits(calls.scan)
     scan_status = _Waits(calls.scan_status)
     create_workspace = _Waits(calls.create_workspace)
     workspaces = _Waits(calls.workspaces)
     workspace = _Waits(calls.workspace)
+    change_workspace = _Waits(calls.change_workspace)
+    hand_over = _Waits(calls.hand_over)
+    delete_workspace = _Waits(calls.delete_workspace)
     shares = _Waits(calls.shares)
     share = _Waits(calls.share)
     unshare = _Waits(calls.unshare)
+    request_access = _Waits(calls.request_access)
+    requests = _Waits(calls.requests)
+    answer = _Waits(calls.answer)
+    groups = _Waits(calls.groups)
+    group = _Waits(calls.group)
+    create_group = _Waits(calls.create_group)
+    delete_group = _Waits(calls.delete_group)
+    add_member = _Waits(calls.add_member)
+    remove_member = _Waits(calls.remove_member)
+    quotas = _Waits(calls.quotas)
+    set_quota = _Waits(calls.set_quota)
+    delete_quota = _Waits(calls.delete_quota)
     credentials = _Waits(calls.credentials)
     files = _Waits(calls.files)
     search = _Waits(calls.search)
+    why = _Waits(calls.why)
+    access = _Waits(calls.access)
+    accesses = _Waits(calls.accesses)
     audit = _Waits(calls.audit)
+    audit_check = _Waits(calls.audit_check)
 
 
 class AsyncClient:
@@ -150,6 +191,25 @@ class AsyncClient:
             raise _trouble(self.hub_url, error) from error
         return _read(call, self.hub_url, answer)
 
+    async def audit_lines(self, *, workspace: str | None = None) -> AsyncIterator[bytes]:
+        """Read the whole audit trail as it comes in: one JSON text a line (an AuditEntry), oldest first, without line ends."""
+        call = calls.audit_lines(workspace=workspace)
+        try:
+            answer = await self._http.send(_request(self._http, call), stream=True)
+            async with aclosing(answer):
+                if not calls.good(answer.status_code):
+                    await answer.aread()
+                    _read(call, self.hub_url, answer)
+                rest = b""
+                async for chunk in answer.aiter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in filter(None, lines):
+                        yield line
+                if rest:
+                    yield rest
+        except httpx.HTTPError as error:
+            raise _trouble(self.hub_url, error) from error
+
     register = _Async(calls.register)
     login = _Async(calls.login)
     logout = _Async(calls.logout)
@@ -160,21 +220,43 @@ class AsyncClient:
     nodes = _Async(calls.nodes)
     node = _Async(calls.node)
     evict = _Async(calls.evict)
+    confirm_node = _Async(calls.confirm_node)
     create_root = _Async(calls.create_root)
     roots = _Async(calls.roots)
     root = _Async(calls.root)
+    change_root = _Async(calls.change_root)
+    retire_root = _Async(calls.retire_root)
     scan = _Async(calls.scan)
     scan_status = _Async(calls.scan_status)
     create_workspace = _Async(calls.create_workspace)
     workspaces = _Async(calls.workspaces)
     workspace = _Async(calls.workspace)
+    change_workspace = _Async(calls.change_workspace)
+    hand_over = _Async(calls.hand_over)
+    delete_workspace = _Async(calls.delete_workspace)
     shares = _Async(calls.shares)
     share = _Async(calls.share)
     unshare = _Async(calls.unshare)
+    request_access = _Async(calls.request_access)
+    requests = _Async(calls.requests)
+    answer = _Async(calls.answer)
+    groups = _Async(calls.groups)
+    group = _Async(calls.group)
+    create_group = _Async(calls.create_group)
+    delete_group = _Async(calls.delete_group)
+    add_member = _Async(calls.add_member)
+    remove_member = _Async(calls.remove_member)
+    quotas = _Async(calls.quotas)
+    set_quota = _Async(calls.set_quota)
+    delete_quota = _Async(calls.delete_quota)
     credentials = _Async(calls.credentials)
     files = _Async(calls.files)
     search = _Async(calls.search)
+    why = _Async(calls.why)
+    access = _Async(calls.access)
+    accesses = _Async(calls.accesses)
     audit = _Async(calls.audit)
+    audit_check = _Async(calls.audit_check)
 
 
 # ------------------------------------------------------------------------------------------------------ both

@@ -98,6 +98,9 @@ nodes = Table(
     Column("joined_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger),
     Column("evicted_at", BigInteger),
+    Column(
+        "unconfirmed_since", BigInteger, comment="the hub came back from a backup: what it knew before then is not sent yet"
+    ),
 )
 
 journals = Table(
@@ -267,6 +270,16 @@ root_roles = Table(
     comment="Beside the node's owner, who may do everything with their roots.",
 )
 
+left_places = Table(
+    "left_places",
+    metadata,
+    Column("root_id", ForeignKey("roots.id"), primary_key=True),
+    Column("prefix", Text, primary_key=True, comment="in the root's own space, ends in /"),
+    Column("owner_id", BigInteger, nullable=False),
+    Column("left_at", BigInteger, nullable=False),
+    comment="Where workspaces lay that are no more: their files are still there, and they are their last owner's.",
+)
+
 access_requests = Table(
     "access_requests",
     metadata,
@@ -296,6 +309,14 @@ quotas = Table(
     Column("over_since", BigInteger, comment="since when the hard limit is enforced"),
     Column("warned_at", BigInteger),
     UniqueConstraint("kind", "user_id", "root_id", "workspace_id", name="uq_quotas_of"),
+    Index(
+        "ix_quotas_strained",
+        "user_id",
+        "root_id",
+        "workspace_id",
+        sqlite_where=text("over_since IS NOT NULL OR warned_at IS NOT NULL"),
+        postgresql_where=text("over_since IS NOT NULL OR warned_at IS NOT NULL"),
+    ),
 )
 
 past_grants = Table(
@@ -339,7 +360,8 @@ accesses = Table(
     comment="Who read or wrote what, as the storage server itself reported it, compacted by the minute; kept for a time.",
 )
 
-# "access" counts the transactions that change who may read what, so that answers about it can be kept until it moves.
+# "access" counts the transactions that change who may read what, so that answers about it can be kept until it moves;
+# "audit" counts the lines with a chain, and whoever moves it is the only one that appends until the transaction ends.
 counters = Table(
     "counters",
     metadata,

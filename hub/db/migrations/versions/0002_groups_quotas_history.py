@@ -68,6 +68,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_access_requests_user_id_users"),
         sa.PrimaryKeyConstraint("id", name="pk_access_requests"),
     )
+    op.create_table(
+        "left_places",
+        sa.Column("root_id", sa.BigInteger(), nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False, comment="in the root's own space, ends in /"),
+        sa.Column("owner_id", sa.BigInteger(), nullable=False),
+        sa.Column("left_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["root_id"], ["roots.id"], name="fk_left_places_root_id_roots"),
+        sa.PrimaryKeyConstraint("root_id", "prefix", name="pk_left_places"),
+        comment="Where workspaces lay that are no more: their files are still there, and they are their last owner's.",
+    )
     op.create_index("ix_access_requests_user_id", "access_requests", ["user_id"], unique=False)
     op.create_index("ix_access_requests_workspace_id", "access_requests", ["workspace_id"], unique=False)
     op.create_table(
@@ -98,6 +108,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_quotas"),
         sa.UniqueConstraint("kind", "user_id", "root_id", "workspace_id", name="uq_quotas_of"),
     )
+    strained = sa.text("over_since IS NOT NULL OR warned_at IS NOT NULL")
+    op.create_index(
+        "ix_quotas_strained", "quotas", ["user_id", "root_id", "workspace_id"], sqlite_where=strained, postgresql_where=strained
+    )
     op.create_table(
         "group_members",
         sa.Column("group_id", sa.BigInteger(), nullable=False),
@@ -121,9 +135,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("root_id", "role", "subject_kind", "subject_id", name="pk_root_roles"),
         comment="Beside the node's owner, who may do everything with their roots.",
     )
+    # Until now everybody could make workspaces in managed roots.
+    op.execute(
+        "INSERT INTO root_roles (root_id, role, subject_kind, subject_id) "
+        "SELECT id, 'create', 'everyone', 0 FROM roots WHERE kind IN ('public', 'private')"
+    )
+    op.add_column(
+        "nodes",
+        sa.Column(
+            "unconfirmed_since",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the hub came back from a backup: what it knew before then is not sent yet",
+        ),
+    )
     op.add_column(
         "audit",
         sa.Column(
             "chain", sa.LargeBinary(), server_default="", nullable=False, comment="SHA-256 over the line before's and this line"
         ),
     )
+    # SQLite would keep the column's default as text, which is no chain. Lines from before have none.
+    audit = sa.table("audit", sa.column("chain", sa.LargeBinary))
+    op.execute(audit.update().values(chain=b""))
+    counters = sa.table("counters", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
+    op.bulk_insert(counters, [{"name": "audit", "value": 0}])
