@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import b1, b2, b3, b4
+from bench import b1, b2, b3, b4, groups
 from bench.figure import Figure
 from bench.rig import Rig, rig
 
@@ -21,6 +21,7 @@ ALL: Final[dict[str, Callable[[Rig], Figure]]] = {
     "B2": b2.measure,
     "B3": b3.measure,
     "B4": b4.measure,
+    "GROUP": groups.measure,
 }
 
 

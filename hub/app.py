@@ -28,21 +28,29 @@ from hub.gateway.gateway import Gateway
 from hub.gateway.route import agent_route
 from hub.home import hold, make_home, open_secret, trouble
 from hub.services.accounts import Accounts
+from hub.services.assertions import Assertions
 from hub.services.audit import Audit
 from hub.services.credentials import Issuing
 from hub.services.enrolment import Enrolment
 from hub.services.evicted import EvictedNodes
 from hub.services.grantsets import GrantSets
+from hub.services.groups import Groups
 from hub.services.health import HubHealth
+from hub.services.history import History, Pruning
 from hub.services.hub_key import SecretKeys, open_hub_key
 from hub.services.indexing import Indexing
 from hub.services.ingest import Ingest
 from hub.services.ports import Chance, Clock
+from hub.services.quotas import Quotas, QuotaStep
 from hub.services.reach import People
+from hub.services.requests import Requests
+from hub.services.root_changes import RootChanges
 from hub.services.roots import Roots
 from hub.services.searching import Searching
 from hub.services.settling import Settling
 from hub.services.sharing import Sharing
+from hub.services.why import Explaining
+from hub.services.workspace_changes import WorkspaceChanges
 from hub.services.workspaces import Workspaces
 from hub.settings import Registration, Settings
 from hub.web.call import Services, address_of
@@ -182,7 +190,12 @@ class Wiring:
         )
         sharing = Sharing(database=database, clock=clock, chance=chance, audit=audit, sets=sets, settling=settling)
         reach = People(database=database, clock=clock)
-        ingest = Ingest(database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed)
+        quota_step = self.quota_step = QuotaStep(database=database, clock=clock, audit=audit, sets=sets)
+        self.pruning = Pruning(database=database, clock=clock, days=settings.access_days)
+        ingest = Ingest(
+            database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed, moved=quota_step.moved
+        )
+        assertions = Assertions(database=database, clock=clock, audit=audit, sets=sets, hub_key=hub_key)
         self.gateway = Gateway(
             connections=agents,
             hub_key=hub_key,
@@ -194,6 +207,7 @@ class Wiring:
             settling=settling,
             ingest=ingest,
             address_of=address_of,
+            keys=assertions,
         )
         self.services = Services(
             info=_info(settings, hub_key),
@@ -201,13 +215,24 @@ class Wiring:
             accounts=self.accounts,
             enrolment=enrolment,
             roots=roots,
+            root_changes=RootChanges(
+                database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets, roots=roots
+            ),
             workspaces=Workspaces(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets),
+            workspace_changes=WorkspaceChanges(database=database, clock=clock, chance=chance, audit=audit, sets=sets),
             sharing=sharing,
+            settling=settling,
+            groups=Groups(database=database, clock=clock, chance=chance, audit=audit, sets=sets),
+            requests=Requests(database=database, clock=clock, chance=chance, audit=audit, sharing=sharing),
+            assertions=assertions,
             issuing=Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=sets),
             searching=Searching(
                 database=database, engine=engine, reach=reach, agents=agents, clock=clock, cursor_key=keys.cursors
             ),
             audit=audit,
+            quotas=Quotas(database=database, clock=clock, chance=chance, audit=audit, step=quota_step),
+            explaining=Explaining(database=database, agents=agents, clock=clock, sets=sets),
+            history=History(database=database, clock=clock),
             proxy_hops=settings.proxy_hops,
         )
 
@@ -238,6 +263,8 @@ def create_app(settings: Settings, *, clock: Clock, chance: Chance) -> Litestar:
             app.state.nobody = await _nobody(database)
             await stack.enter_async_context(_kept_going("indexing", wiring.indexing.run))
             await stack.enter_async_context(_kept_going("settling", lambda: _retrying(wiring.settling)))
+            await stack.enter_async_context(_kept_going("quotas", wiring.quota_step.run))
+            await stack.enter_async_context(_kept_going("pruning", wiring.pruning.run))
             yield
 
     return Litestar(

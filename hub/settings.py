@@ -28,6 +28,7 @@ MIN_SECRET: Final = 32
 """Characters of WIO_SECRET: whoever reads the database can try secrets offline, so a short one would be guessed."""
 _MAX_PORT: Final = 65_535
 _MAX_HOPS: Final = 10
+_MAX_DAYS: Final = 36_500
 _NEAR: Final = 0.85
 """How alike two names are, by difflib, when one is taken for the other misspelt."""
 
@@ -63,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     registration: Registration
     proxy_hops: int
     log_form: LogForm
+    access_days: int
+    """How long attributed accesses are kept."""
 
     def __repr__(self) -> str:
         return f"Settings(data={str(self.data)!r}, host={self.host!r}, port={self.port})"
@@ -104,6 +107,7 @@ SETTINGS: Final = (
     Setting("WIO_DATABASE_URL", "SQLite in the data directory", "sqlite:///… or postgresql://…"),
     Setting("WIO_REGISTRATION", "open", "open or closed: whether anybody may register"),
     Setting("WIO_PROXY_HEADERS", "0", "How many reverse proxies stand in front, whose X-Forwarded-For is believed"),
+    Setting("WIO_ACCESS_DAYS", "400", "Days for which the hub keeps who read or wrote which file"),
     Setting("WIO_LOG", "plain", "plain or json: the form of log lines"),
     Setting("WIO_ELASTICSEARCH_NODE_1", "not set", "A search server; this version has its own index only"),
     Setting("WEB_CONCURRENCY", "1", "Worker processes; this version runs one"),
@@ -126,6 +130,7 @@ def read_settings(environ: Mapping[str, str], **options: str | None) -> Settings
         registration=_read(given, "WIO_REGISTRATION", "open", Registration),
         proxy_hops=_read(given, "WIO_PROXY_HEADERS", "0", lambda text: _number(text, 0, _MAX_HOPS)),
         log_form=_read(given, "WIO_LOG", "plain", LogForm),
+        access_days=_read(given, "WIO_ACCESS_DAYS", "400", lambda text: _number(text, 1, _MAX_DAYS)),
     )
 
 
@@ -140,6 +145,7 @@ def tell_settings(environ: Mapping[str, str], settings: Settings) -> list[Told]:
         "WIO_REGISTRATION": settings.registration.value,
         "WIO_PROXY_HEADERS": str(settings.proxy_hops),
         "WIO_LOG": settings.log_form.value,
+        "WIO_ACCESS_DAYS": str(settings.access_days),
         "WEB_CONCURRENCY": "1",
     }
     told = []

@@ -19,15 +19,38 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     POST   /roots/{node}/{root}/scan                    -> ScanStatus       import or reconcile; begins it
     GET    /roots/{node}/{root}/scan                    -> ScanStatus
     POST   /workspaces                  NewWorkspace    -> Workspace
-    GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]
+    GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]   public: also those with a description
     GET    /workspaces/{owner}/{name}                   -> Workspace
     GET    /workspaces/{owner}/{name}/shares            -> list[Share]
     PUT    /workspaces/{owner}/{name}/shares/{who}      NewShare -> ShareChange
     DELETE /workspaces/{owner}/{name}/shares/{who}      -> ShareChange
     POST   /credentials                 NewCredentials  -> Credentials
+    POST   /assertions                  NewAssertion    -> AssertionIssued  for a node's own loopback endpoint
     GET    /files?path=&after=&limit=                   -> Listing          folders and files from the catalogue
     GET    /search?q=&sort=&limit=&cursor=&facets=      -> SearchPage
-    GET    /audit?limit=&before=                        -> list[AuditEntry]
+    GET    /audit?limit=&before=&workspace=&format=     -> list[AuditEntry]; format=jsonl: one a line, oldest first, all of it
+    GET    /audit/check                                 -> AuditCheck       is the chain whole?
+    GET    /access?path=&at=                            -> list[Reacher]    who can, or could, reach a workspace
+    GET    /accesses?path=&who=&limit=&before=          -> list[AccessEntry] who read or wrote, from the server's own log
+    GET    /why?who=&path=                              -> Why
+    POST   /groups                      NewGroup        -> Group
+    GET    /groups                                      -> list[Group]
+    GET    /groups/{group}                              -> Group
+    DELETE /groups/{group}                              -> GroupChange
+    PUT    /groups/{group}/members/{user}  NewMember    -> GroupChange
+    DELETE /groups/{group}/members/{user}               -> GroupChange
+    PATCH  /roots/{node}/{root}         RootChange      -> Root
+    DELETE /roots/{node}/{root}                         -> RootRetired      its data stays where it is
+    PATCH  /workspaces/{owner}/{name}   WorkspaceChange -> Workspace
+    POST   /workspaces/{owner}/{name}/handover  Handover -> Workspace
+    DELETE /workspaces/{owner}/{name}                   -> WorkspaceEnded   its data stays where it is
+    POST   /requests                    NewRequest      -> AccessRequest
+    GET    /requests                                    -> list[AccessRequest]  mine, and those I may answer
+    POST   /requests/{id}/answer        NewAnswer       -> AccessRequest
+    GET    /quotas                                      -> list[Quota]      those that concern this person
+    PUT    /quotas                      NewQuota        -> Quota
+    DELETE /quotas/{id}
+    POST   /nodes/{node}/confirm                        -> Confirmed        after a hub came back from a backup
     GET    /health                                      -> Health           no token needed
 """
 
@@ -201,6 +224,10 @@ class Root(_Out, frozen=True):
     """``protocol.digest`` of the root's content as the catalogue has it, 16 hexadecimal digits."""
     warnings: tuple[str, ...]
     created_at: int
+    creators: tuple[str, ...] = ()
+    """Who may make workspaces here beside its owner: user names, ``@group``, ``public`` for everyone."""
+    managers: tuple[str, ...] = ()
+    """Who may change it beside its owner: user names, ``@group``."""
 
 
 class ScanStatus(_Out, frozen=True):
@@ -253,6 +280,10 @@ class Workspace(_Out, frozen=True):
     objects: int
     bytes: int
     created_at: int
+    archived_at: int | None = None
+    warnings: tuple[str, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
+    """What a change of it did on its node; empty where it is only shown."""
 
 
 class NewShare(_In, frozen=True):
@@ -330,10 +361,28 @@ class NodeCredential(_Out, frozen=True):
     opens: tuple[Opened, ...]
 
 
+class NewAssertion(_In, frozen=True):
+    """Ask for the hub's word for one node, with which tools on its machine get keys there, also while the hub is away."""
+
+    node: str
+    life_s: int = 43_200
+
+
+class AssertionIssued(_Out, frozen=True):
+    """``assertion`` is one line for a file (0600) that ``AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`` names."""
+
+    node: str
+    node_id: int
+    assertion: str
+    expires_at: int
+    """Unix microseconds."""
+
+
 class Credentials(_Out, frozen=True):
     """The answer: one entry per node."""
 
     keys: tuple[NodeCredential, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------ files, search
@@ -398,6 +447,230 @@ class SearchPage(_Out, frozen=True):
     cursor: str | None
     nodes: tuple[NodeView, ...]
     took_ms: float
+
+
+# ------------------------------------------------------------------------------------------------------ groups
+
+
+class NewGroup(_In, frozen=True):
+    """Make a group; its maker owns it and is in it."""
+
+    name: str
+    description: str = ""
+
+
+class Member(_Out, frozen=True):
+    """Somebody in a group. ``manager``: may change who is in it."""
+
+    username: str
+    manager: bool
+    since: int
+
+
+class Group(_Out, frozen=True):
+    """People who are given something together, as ``@name``. ``members`` is empty for those outside it."""
+
+    id: int
+    name: str
+    description: str
+    owner: str
+    members: tuple[Member, ...]
+    created_at: int
+
+
+class NewMember(_In, frozen=True):
+    """Take somebody in, or change whether they manage the group."""
+
+    manager: bool = False
+
+
+class GroupChange(_Out, frozen=True):
+    """What a change of a group did on the nodes, one receipt per node and person whose keys are out."""
+
+    group: str
+    receipts: tuple[Receipt, ...]
+
+
+# ------------------------------------------------------------------------------------------------------ changes
+
+
+class RootChange(_In, frozen=True):
+    """Change a root; what is left out stays. ``creators`` and ``managers`` replace the whole list."""
+
+    level: IndexLevel | msgspec.UnsetType = msgspec.UNSET
+    pace: int | msgspec.UnsetType = msgspec.UNSET
+    creators: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    managers: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RootRetired(_Out, frozen=True):
+    """A root that is no more: its workspaces are gone from wio, every file stays where it lies."""
+
+    root: str
+    workspaces: int
+    receipts: tuple[Receipt, ...]
+
+
+class WorkspaceChange(_In, frozen=True):
+    """Change a workspace; what is left out stays. ``name`` is its label: the data is never renamed or moved."""
+
+    description: str | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    archived: bool | msgspec.UnsetType = msgspec.UNSET
+    """Archived: everybody, its owner too, can only read it."""
+
+
+class Handover(_In, frozen=True):
+    """Give a workspace to somebody else, who then owns it. ``keep`` is what its former owner may still do, None: nothing."""
+
+    to: str
+    keep: Permission | None = None
+
+
+class WorkspaceEnded(_Out, frozen=True):
+    """A workspace that is no more; its files stay where they lie: ``bucket`` and ``prefix``."""
+
+    workspace: str
+    bucket: str
+    prefix: str
+    receipts: tuple[Receipt, ...]
+
+
+class NewRequest(_In, frozen=True):
+    """Ask for access to somebody's workspace, ``owner/name``, whose description one can see."""
+
+    workspace: str
+    permission: Permission = Permission.READ
+    message: str = ""
+
+
+class AccessRequest(_Out, frozen=True):
+    """A request for access. ``granted`` is None while nobody has answered."""
+
+    id: int
+    workspace: str
+    who: str
+    permission: Permission
+    message: str
+    created_at: int
+    answered_at: int | None
+    granted: bool | None
+    answered_by: str | None
+
+
+class NewAnswer(_In, frozen=True):
+    """Answer a request: yes shares the workspace with whoever asked."""
+
+    yes: bool
+    until: int | None = None
+
+
+class Confirmed(_Out, frozen=True):
+    """How many grant sets a person with the right has confirmed after the hub came back from a backup."""
+
+    node: str
+    sets: int
+
+
+# ------------------------------------------------------------------------------------------------------ quotas
+
+
+class QuotaKind(enum.StrEnum):
+    """What a quota counts."""
+
+    USER = "user"
+    """Everything in the workspaces a person owns."""
+    USER_ROOT = "user-root"
+    """The same, in one root."""
+    ROOT = "root"
+    """Everything in a root."""
+    WORKSPACE = "workspace"
+
+
+class NewQuota(_In, frozen=True):
+    """Set a quota, or change it. ``of`` is a user name, ``user@node/root``, ``node/root`` or ``owner/workspace``. Bytes."""
+
+    kind: QuotaKind
+    of: str
+    soft: int | None = None
+    hard: int | None = None
+
+
+class Quota(_Out, frozen=True):
+    """A quota and how it stands. ``caveats`` says what the count does not see. Bytes."""
+
+    id: int
+    kind: QuotaKind
+    of: str
+    soft: int | None
+    hard: int | None
+    used: int
+    over_since: int | None
+    caveats: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------ why, audit
+
+
+class WhyStep(_Out, frozen=True):
+    """One link of the chain from a person to a policy: ``what`` is a stable word, ``holds`` whether it lets them through."""
+
+    what: str
+    holds: bool
+    detail: str
+
+
+class Why(_Out, frozen=True):
+    """Whether somebody may reach a path, the whole chain, and what the storage server itself answers to a real probe."""
+
+    who: str
+    path: str
+    allowed: bool
+    permission: Permission | None
+    because: str
+    steps: tuple[WhyStep, ...]
+    server_said: str
+    """What a probe with a key of this person was answered just now; empty where none could be made."""
+    agrees: bool | None
+    """Whether the server's answer is the one that the chain says; None where none could be made."""
+    todo: str = ""
+
+
+class Reacher(_Out, frozen=True):
+    """Somebody who could reach a workspace during some time. ``through``: ``owner``, ``@group``, ``public`` or empty."""
+
+    who: str
+    permission: str
+    through: str
+    since: int
+    until: int | None
+
+
+class AccessEntry(_Out, frozen=True):
+    """So many calls of one kind by one person on one file, within a minute; as the storage server reported them."""
+
+    id: int
+    who: str
+    path: str
+    operation: str
+    first_at: int
+    last_at: int
+    count: int
+    refused: int
+
+
+class AuditCheck(_Out, frozen=True):
+    """Whether every line of the audit trail is as it was written. ``broken_at`` is the first that is not, or is missing."""
+
+    whole: bool
+    lines: int
+    """Lines that were checked and are right."""
+    broken_at: int | None
+    unchained: int = 0
+    """Lines of before there was a chain: nothing can be said about them."""
+    head: str = ""
+    """The chain of the newest line, hexadecimal: whoever keeps it elsewhere can tell later that nothing before it changed."""
 
 
 class AuditEntry(_Out, frozen=True):

@@ -14,9 +14,10 @@
     ├── NotAllowed          known, but refused by a rule: 403, exit 4
     │   ├── NoGrant         nobody gave this person that permission
     │   ├── OverCeiling     the node's owner does not allow it, whatever the hub says
+    │   ├── OverQuota       nothing can be added there now
     │   └── Evicted         this node was removed from the hub
     ├── NotFound            404, exit 3
-    │   ├── UnknownUser  UnknownNode  UnknownRoot  UnknownWorkspace  UnknownShare  UnknownPath
+    │   ├── UnknownUser  UnknownGroup  UnknownNode  UnknownRoot  UnknownWorkspace  UnknownShare  UnknownPath
     ├── Conflict            409, exit 1
     │   ├── NameTaken       the name is in use
     │   ├── Overlap         workspaces and roots never nest or overlap
@@ -76,6 +77,7 @@ __all__ = [
     "NotFound",
     "NotSignedIn",
     "OverCeiling",
+    "OverQuota",
     "Overlap",
     "Pending",
     "Problem",
@@ -83,6 +85,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnreachable",
     "TooMany",
+    "UnknownGroup",
     "UnknownNode",
     "UnknownPath",
     "UnknownPeer",
@@ -218,6 +221,12 @@ class OverCeiling(NotAllowed):
     code = "over-ceiling"
 
 
+class OverQuota(NotAllowed):
+    """A quota is exceeded: nothing can be added there now."""
+
+    code = "over-quota"
+
+
 class Evicted(NotAllowed):
     """This node was removed from the hub."""
 
@@ -236,6 +245,12 @@ class UnknownUser(NotFound):
     """No such person."""
 
     code = "unknown-user"
+
+
+class UnknownGroup(NotFound):
+    """No such group."""
+
+    code = "unknown-group"
 
 
 class UnknownNode(NotFound):

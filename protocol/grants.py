@@ -48,9 +48,13 @@ MAX_GRANTS: Final = 5000
 
 
 class Permission(enum.StrEnum):
-    """What a grant allows. ``read`` < ``write`` < ``manage``; ``drop`` is writing without seeing."""
+    """What a grant allows. ``read`` < ``tidy`` < ``write`` < ``manage``; ``drop`` is writing without seeing.
+
+    ``tidy`` is not given by people: it is what writing becomes while a quota is exceeded (read, delete, end uploads).
+    """
 
     READ = "read"
+    TIDY = "tidy"
     DROP = "drop"
     WRITE = "write"
     MANAGE = "manage"
@@ -62,7 +66,7 @@ class Permission(enum.StrEnum):
 
     @property
     def writes(self) -> bool:
-        """Whether it lets one change and delete what is there."""
+        """Whether it lets one add to and change what is there."""
         return self in {Permission.WRITE, Permission.MANAGE}
 
 

@@ -177,6 +177,28 @@ class SignedAssertion(msgspec.Struct, frozen=True, array_like=True, forbid_unkno
     signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
+_ASSERTION_PREFIX: Final = "wioa1."
+_ASSERTION_LIMIT: Final = 2000
+_SIGNATURE_BYTES: Final = 64
+_BODY_BYTES: Final = 1000
+
+
+def assertion_text(signed: SignedAssertion) -> str:
+    """Return an assertion as one line of text that fits an HTTP header: letters, digits, ``-``, ``_`` and two dots."""
+    return f"{_ASSERTION_PREFIX}{to_text(signed.body)}.{to_text(signed.signature)}"
+
+
+def read_assertion(text: str) -> SignedAssertion:
+    """Read what ``assertion_text`` wrote, unverified; raise BadMessage for anything else, a newline at its end included."""
+    body, dot, signature = text.removeprefix(_ASSERTION_PREFIX).partition(".")
+    if not text.startswith(_ASSERTION_PREFIX) or not dot or len(text) > _ASSERTION_LIMIT:
+        raise BadMessage("That is not an assertion.")
+    signed = SignedAssertion(from_text(body), from_text(signature))
+    if len(signed.signature) != _SIGNATURE_BYTES or len(signed.body) > _BODY_BYTES:
+        raise BadMessage("That is not an assertion.")
+    return signed
+
+
 _CLOCKS_APART_S: Final = 60
 """How far a node's clock may be behind the hub's before an assertion looks made in the future."""
 

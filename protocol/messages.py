@@ -434,6 +434,19 @@ class Epochs(_Message, frozen=True, tag=53):
     """False where more of them follow."""
 
 
+class OutUntil(_Message, frozen=True):
+    """Until when keys of a person may be out that the agent minted by itself, under the hub's assertion."""
+
+    subject: Subject
+    until: Second
+
+
+class KeysOut(_Message, frozen=True, tag=54):
+    """Keys are out that the hub did not ask for: it sends these persons' changes at once from here on, until then."""
+
+    keys: Annotated[tuple[OutUntil, ...], msgspec.Meta(max_length=1000)]
+
+
 class Done(_Message, frozen=True, tag=60):
     """A request was carried out."""
 
@@ -453,7 +466,19 @@ HubMessage = SetGrants | Mint | Configure | Ack | Nak | Scan | CheckRoot | Place
 """What a hub may send once the session is open."""
 
 AgentMessage = (
-    Report | GrantsApplied | GrantsRefused | Minted | Events | Progress | Health | Explained | Accesses | Epochs | Done | Failed
+    Report
+    | GrantsApplied
+    | GrantsRefused
+    | Minted
+    | Events
+    | Progress
+    | Health
+    | Explained
+    | Accesses
+    | Epochs
+    | KeysOut
+    | Done
+    | Failed
 )
 """What an agent may send once the session is open."""
 

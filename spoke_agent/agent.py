@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import secrets
@@ -24,6 +25,7 @@ from spoke_agent.access.access import Access
 from spoke_agent.access.applying import Swept
 from spoke_agent.access.state import NodeSettings, Secrets, StateDirectory
 from spoke_agent.control import listening
+from spoke_agent.endpoint.endpoint import Endpoint
 from spoke_agent.index.accesses import Accesses
 from spoke_agent.index.database import Database
 from spoke_agent.index.feed import Feed
@@ -42,6 +44,11 @@ FIRST_DELAY_S: Final = 0.2
 LAST_DELAY_S: Final = 10.0
 VERIFY_EVERY_S: Final = 600.0
 """How often what the server allows is compared with what it is meant to allow."""
+ORPHANS_EVERY: Final = 6
+LOOK_EVERY_S: Final = 2.0
+"""How often it is asked whether the storage server was started anew."""
+TIDY_EVERY_S: Final = 300.0
+"""How often uploads without an end are looked for in places over their quota."""
 STEADY_S: Final = 60.0
 """A part that ran this long failed for a new reason: it is started again soon."""
 
@@ -106,6 +113,7 @@ class Agent:
             secret=secrets.token_bytes,
             insecure=self._node.insecure,
         )
+        self.endpoint = Endpoint(self.access, self._node.pinned, self._node.node, clock)
         self.owner = Owner(
             settings=self._node,
             access=self.access,
@@ -117,6 +125,7 @@ class Agent:
             connection=lambda: (self.link.state.since, self.link.state.problem),
             ready=lambda: self._reached,
             cut=self.link.health_changed,
+            endpoint=lambda: self.endpoint.address,
         )
         self._facts = state.facts()
         self._reached = False
@@ -162,7 +171,10 @@ class Agent:
             "changes": self.feed.run,
             "expiry": self._expire,
             "verification": self._verify,
+            "storage": self._look,
             "probe": self._probe,
+            "tidying": self._tidy,
+            "endpoint": self._give_keys,
         }
         tasks = [asyncio.create_task(self._keep(name, part)) for name, part in parts.items()]
         link = asyncio.create_task(self._keep("link", self.link.run))
@@ -181,6 +193,7 @@ class Agent:
         failures = 0
         while True:
             started = time.monotonic()
+            well = asyncio.get_running_loop().call_later(STEADY_S, self.access.notice, name, None)
             try:
                 await part()
             except Exception as error:  # noqa: BLE001 - whatever it is, the other parts go on
@@ -194,6 +207,8 @@ class Agent:
             else:
                 self.access.notice(name, None)
                 return
+            finally:
+                well.cancel()
 
     async def _reach_storage(self) -> None:
         """Wait for the storage server, and make it agree before anything else."""
@@ -234,9 +249,32 @@ class Agent:
                     await self.access.changed.wait()
 
     async def _verify(self) -> None:
-        while True:
+        """Compare now and then, with a look for holders that nobody remembers (150 ms, 64 MiB) every hour."""
+        for number in itertools.count(1):
             await asyncio.sleep(VERIFY_EVERY_S)
-            _tell(await self.access.verify_once(orphans=False))
+            _tell(await self.access.verify_once(orphans=number % ORPHANS_EVERY == 0))
+
+    async def _look(self) -> None:
+        """Compare at once when the storage server is back from wherever it was: it may be as it was last month."""
+        while True:
+            swept = await self.access.look_once()
+            if swept is not None:
+                _tell(swept)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _give_keys(self) -> None:
+        if not self._settings.endpoint_host:
+            return
+        async with self.endpoint.listening(self._settings.endpoint_host, self._settings.endpoint_port):
+            _log.info("keys for people on this machine: %s", self.endpoint.address)
+            await asyncio.Event().wait()
+
+    async def _tidy(self) -> None:
+        while True:
+            ended = await self.access.tidy_once()
+            if ended:
+                _log.info("ended %d uploads in places over their quota", ended)
+            await asyncio.sleep(TIDY_EVERY_S)
 
     async def _probe(self) -> None:
         """Try the server again after every start: it may be another version now."""

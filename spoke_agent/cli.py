@@ -11,8 +11,11 @@ import gc
 import logging
 import os
 import secrets
+import shlex
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +27,8 @@ import typer
 from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, Unreachable, WioError, error_of
 from spoke_agent import screen
 from spoke_agent.access import ceiling as ceilings
-from spoke_agent.access.access import Reach
+from spoke_agent.access.access import LOOK_S, Budget, Reach
+from spoke_agent.access.access import Cut as GrantCut
 from spoke_agent.access.minting import KeyOut
 from spoke_agent.access.state import StateDirectory
 from spoke_agent.control import NoneRuns, ask_running
@@ -90,6 +94,9 @@ def join(
     region: Annotated[str, typer.Option(help="The server's region.")] = "us-east-1",
     state: State = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a hub without TLS that is not on this machine.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of an agent of that name on the server that is gone for good.")
+    ] = False,
     run_on: Annotated[bool, typer.Option("--run", help="Go on running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -99,9 +106,8 @@ def join(
 
     settings = read(os.environ, state)
     text = _join_string(string)
-    wanted = Wanted(
-        text, s3, _owner(s3, admin_env=admin_env, admin_key=admin_key), name, tuple(public_endpoint or ()), insecure, region
-    )
+    owner = _owner(s3, admin_env=admin_env, admin_key=admin_key)
+    wanted = Wanted(text, s3, owner, name, tuple(public_endpoint or ()), insecure, region, replace)
     directory = StateDirectory(settings.state)
     directory.prepare()
     with _locked(directory, "join"):
@@ -279,10 +285,24 @@ def probe(*, state: State = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def grants(*, state: State = None, as_json: Json = False) -> None:
-    """Show who can reach what on this node."""
-    found = _ask(read(os.environ, state), Ask(What.GRANTS), list[Reach])
-    screen.answer(found) if as_json else screen.reaches(found)
+def grants(
+    *,
+    budget: Annotated[bool, typer.Option("--budget", help="Show only what everybody's access costs the server.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Show who can reach what on this node, and what that costs the storage server at each request."""
+    settings = read(os.environ, state)
+    budgets = _ask(settings, Ask(What.BUDGETS), list[Budget]) if budget or not as_json else []
+    if budget:
+        screen.answer(budgets) if as_json else screen.budgets(budgets)
+        return
+    found = _ask(settings, Ask(What.GRANTS), list[Reach])
+    if as_json:
+        screen.answer(found)
+    else:
+        screen.reaches(found)
+        screen.budgets(budgets)
 
 
 @app.command()
@@ -313,10 +333,56 @@ def _cut(what: What, state: Path | None, *, as_json: bool) -> None:
 
 @ceiling_app.command("check")
 def ceiling_check(*, state: State = None, as_json: Json = False) -> None:
-    """Check your limits file and say it in words."""
-    directory = StateDirectory(read(os.environ, state).state)
-    found = ceilings.parse(directory.ceiling_text())
-    screen.answer(found) if as_json else screen.ceiling(found, str(directory.path / "ceiling.toml"))
+    """Check your limits file, explain it line by line, and say which grants it cuts."""
+    settings = read(os.environ, state)
+    directory = StateDirectory(settings.state)
+    lines = ceilings.explain(directory.ceiling_text())
+    cuts = _ask(settings, Ask(What.CUTS), list[GrantCut]) if directory.joined else None
+    path = str(directory.path / "ceiling.toml")
+    if as_json:
+        screen.answer({"path": path, "lines": lines, "cuts": cuts})
+    else:
+        screen.ceiling(lines, path, cuts)
+
+
+@ceiling_app.command("edit")
+def ceiling_edit(*, state: State = None) -> None:
+    """Edit your limits in $VISUAL or $EDITOR. What you save counts once it has been checked, and never half of it."""
+    settings = read(os.environ, state)
+    directory = StateDirectory(settings.state)
+    directory.settings()
+    before = text = directory.ceiling_text()
+    while True:
+        text = _edited(text)
+        if text == before:
+            screen.say("Nothing was changed.")
+            return
+        try:
+            lines = ceilings.explain(text)
+        except BadSetting as error:
+            screen.note(f"wio-agent: {error.message}")
+            if sys.stdin.isatty() and typer.confirm("Edit it again? (No: the limits of before stay.)", default=True, err=True):
+                continue
+            raise
+        break
+    directory.write("ceiling.toml", text.encode())
+    screen.ceiling(lines, str(directory.path / "ceiling.toml"), _ask(settings, Ask(What.CUTS), list[GrantCut]))
+    screen.say("", f"A running agent obeys it within {LOOK_S} seconds.")
+
+
+def _edited(text: str) -> str:
+    """Return the text as the owner's editor leaves it. Raises BadSetting where there is no editor, or it fails."""
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    with tempfile.TemporaryDirectory(prefix="wio-ceiling-") as folder:
+        path = Path(folder) / "ceiling.toml"
+        path.write_text(text, encoding="utf-8")
+        try:
+            subprocess.run([*command, str(path)], check=True)  # noqa: S603 - the owner's own editor
+            return path.read_text(encoding="utf-8")
+        except (OSError, subprocess.CalledProcessError, UnicodeDecodeError) as error:
+            raise BadSetting(
+                f"The editor {command[0]} did not do its work; the limits are as they were.", todo="Set $EDITOR."
+            ) from error
 
 
 # ------------------------------------------------------------------------------------------------ roots

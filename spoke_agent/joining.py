@@ -23,7 +23,7 @@ from spoke_agent.agent import make_node
 from spoke_agent.link.enrol import enrol
 from spoke_agent.link.line import address_of
 from spoke_agent.settings import Settings, check_endpoint
-from spoke_agent.storage.joining import make_agent_user, remove_agent_user
+from spoke_agent.storage.joining import check_owner, forget_keys, make_agent_user, neighbours, remove_agent_user
 from spoke_agent.storage.node import ServerFacts
 from spoke_agent.storage.sigv4 import Key
 
@@ -44,6 +44,8 @@ class Wanted(msgspec.Struct, frozen=True):
     public_endpoints: tuple[str, ...] = ()
     insecure: bool = False
     region: str = "us-east-1"
+    replace: bool = False
+    """Take the place of an agent of the same name on that server, whose state directory is lost."""
 
     def __repr__(self) -> str:
         return f"Wanted({self.s3})"
@@ -151,7 +153,7 @@ class Joining:
     ) -> Joined:
         keys = self._state.secrets() if self._state.has_secrets() else Secrets(self._chance(32), self._chance(32))
         label = there.storage.label if there is not None else wanted.name or _label(keys)
-        user = await self._make_user(wanted, label, url, replace=there is not None)
+        user = await self._make_user(wanted, label, url, replace=wanted.replace or there is not None)
         try:
             keys = Secrets(keys.node_seed, keys.master, user.secret_key)
             storage = StorageSettings("minio", url, user.access_key, endpoints, label, wanted.region)
@@ -175,6 +177,7 @@ class Joining:
             f"On the storage server: user {user.access_key} with a policy of that name, for the agent.",
             f"On this machine: {self._state.path}, with the node's keys (node.key) and your limits (ceiling.toml).",
             f"On the hub: node {welcome.name}.",
+            *await self._beside(wanted, label, url),
         )
         return self._said(settings, facts, made)
 
@@ -187,6 +190,18 @@ class Joining:
                     raise
                 await self._pause(wait)
         raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    async def _beside(self, wanted: Wanted, label: str, url: str) -> list[str]:
+        """Say which other nodes live on the server. Not to know is no reason to fail."""
+        try:
+            others = await neighbours(url, wanted.owner, label, region=wanted.region, clock=self._clock)
+        except WioError:
+            return []
+        return [
+            f"Beside it on that server: node {other} of wio, with users and settings of its own. Neither touches the other's, "
+            "and a folder that both may open is open to the people of both."
+            for other in others
+        ]
 
     async def _undo(self, wanted: Wanted, label: str, url: str) -> None:
         try:
@@ -243,6 +258,8 @@ class Joining:
         """
         there = self._state.settings()
         storage = there.storage
+        await check_owner(storage.url, owner, storage.label, region=storage.region, clock=self._clock)
+        await forget_keys(storage.url, owner, storage.label, region=storage.region, clock=self._clock)
         try:
             removed = await self._clear(there)
         except StorageRefused:

@@ -17,7 +17,8 @@ from protocol.digest import combine, object_number
 from protocol.errors import BadSetting, Problem, UnknownRoot
 from protocol.messages import ProbeLine, RootConfig
 from protocol.names import shown
-from spoke_agent.access.access import Access, Reach
+from spoke_agent.access.access import Access, Budget, Reach
+from spoke_agent.access.access import Cut as GrantCut
 from spoke_agent.access.applying import Swept
 from spoke_agent.access.minting import KeyOut
 from spoke_agent.access.state import NodeSettings
@@ -32,6 +33,8 @@ class What(enum.StrEnum):
 
     STATUS = "status"
     GRANTS = "grants"
+    BUDGETS = "budgets"
+    CUTS = "cuts"
     KEYS = "keys"
     PAUSE = "pause"
     RESUME = "resume"
@@ -83,6 +86,8 @@ class Status(msgspec.Struct, frozen=True):
     keys_out: int
     warnings: tuple[str, ...]
     roots: tuple[RootStatus, ...]
+    endpoint: str = ""
+    """Where people on this machine get keys; empty: nowhere."""
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -127,7 +132,19 @@ class Connection(Protocol):
         """Return (since when there is a session, why there is none)."""
 
 
-Answer = Status | list[Reach] | list[KeyOut] | Cut | list[RootStatus] | RootStatus | Counted | list[Verified] | Probed
+Answer = (
+    Status
+    | list[Reach]
+    | list[Budget]
+    | list[GrantCut]
+    | list[KeyOut]
+    | Cut
+    | list[RootStatus]
+    | RootStatus
+    | Counted
+    | list[Verified]
+    | Probed
+)
 
 
 class Owner:
@@ -146,6 +163,7 @@ class Owner:
         connection: Connection = lambda: (None, None),
         ready: Callable[[], bool] = lambda: False,
         cut: Callable[[], None] = lambda: None,
+        endpoint: Callable[[], str] = lambda: "",
     ) -> None:
         """``cut`` is called after a pause or its end; ``ready`` says whether the storage server has been reached."""
         self._settings = settings
@@ -158,9 +176,12 @@ class Owner:
         self._connection = connection
         self._ready = ready
         self._cut = cut
+        self._endpoint = endpoint
         self._answers: dict[What, Callable[[str], Awaitable[Answer]]] = {
             What.STATUS: lambda _: self.status(),
             What.GRANTS: lambda _: self.grants(),
+            What.BUDGETS: lambda _: self.budgets(),
+            What.CUTS: lambda _: self.cuts(),
             What.KEYS: lambda _: access.keys(),
             What.PAUSE: lambda _: self.pause(),
             What.RESUME: lambda _: self.resume(),
@@ -194,6 +215,7 @@ class Owner:
             len(await self._access.keys()),
             tuple(self._access.warnings),
             tuple(await self.roots()),
+            self._endpoint(),
         )
 
     async def roots(self) -> list[RootStatus]:
@@ -214,6 +236,14 @@ class Owner:
     async def grants(self) -> list[Reach]:
         """Return who can reach what."""
         return self._access.reaches()
+
+    async def budgets(self) -> list[Budget]:
+        """Return what everybody's access costs the storage server."""
+        return self._access.budgets()
+
+    async def cuts(self) -> list[GrantCut]:
+        """Return which grants the ceiling file cuts, as it lies there now."""
+        return self._access.cuts()
 
     async def pause(self) -> Cut:
         """Cut everybody off."""

@@ -11,8 +11,9 @@ import msgspec
 
 from protocol.errors import WioError
 from protocol.messages import Finding, ProbeLine
-from spoke_agent.access.access import Reach
-from spoke_agent.access.ceiling import Ceiling, sentences
+from spoke_agent.access.access import Budget, Reach
+from spoke_agent.access.access import Cut as GrantCut
+from spoke_agent.access.ceiling import Line
 from spoke_agent.access.minting import KeyOut
 from spoke_agent.owner import Counted, Cut, RootStatus, Status, Verified
 
@@ -25,6 +26,10 @@ _SIGNS: Final = {Finding.YES: ("yes", "green"), Finding.NO: ("no", "yellow"), Fi
 _UNITS: Final = ("B", "K", "M", "G", "T", "P")
 _STEP: Final = 1024
 _FEW: Final = 10
+_BUDGETS: Final = 10
+"""Subjects whose budget is shown."""
+_CUTS: Final = 20
+"""Grants named that a ceiling cuts."""
 _WIDE: Final = 160
 """Columns where nobody looks."""
 
@@ -88,6 +93,7 @@ def status(what: Status) -> None:
         ("node", f"{what.name} ({what.node})"),
         ("agent", f"running, process {what.pid}" if what.pid else "not running: wio-agent run"),
         ("hub", f"{what.hub}, {hub}" if what.pid else what.hub),
+        *([("keys at", f"{what.endpoint}, for people on this machine")] if what.endpoint else []),
         ("storage", what.storage + ("" if what.storage_ready or not what.pid else ", not reached yet")),
         ("people", "CUT OFF: everybody (wio-agent resume)" if what.paused else f"{what.keys_out} keys are out"),
         ("journal", f"{what.pending_rows} rows the hub has not acknowledged, {what.dirty} changes to look at"),
@@ -133,12 +139,26 @@ def reaches(what: Sequence[Reach]) -> None:
         for one in what
     ]
     _print(("who", "may", "in", "until", "keys out", ""), rows)
-    people = {one.subject: sum(other.subject == one.subject for other in what) for one in what}
-    fullest = max(people.items(), key=lambda item: item[1])
-    say(
-        "",
-        f"{len(what)} grants of {len(people)} subjects; most has {fullest[0]} with {fullest[1]} of about 600 that stay quick.",
-    )
+
+
+def budgets(what: Sequence[Budget]) -> None:
+    """Show what everybody's access costs the storage server, the dearest first."""
+    if not what:
+        return
+    rows = [
+        (
+            one.subject if one.kind == "person" else f"({one.kind})",
+            str(one.grants),
+            f"{one.patterns} of {one.quick}",
+            str(one.policies),
+            "" if one.patterns <= one.quick else "SLOW: share a folder above instead of each one",
+        )
+        for one in what[:_BUDGETS]
+    ]
+    say("")
+    _print(("who", "grants", "places that stay quick", "policies", ""), rows)
+    if len(what) > _BUDGETS:
+        say(f"and {len(what) - _BUDGETS} more with less: --budget --json has them all.")
 
 
 def keys(what: Sequence[KeyOut]) -> None:
@@ -193,9 +213,17 @@ def verified(what: Sequence[Verified]) -> None:
             note("Changes under way look like this too. Bring it up to date: wio-agent scan " + one.stored.root)
 
 
-def ceiling(what: Ceiling, path: str) -> None:
-    """Show the owner's limits."""
-    say(f"{path} is good.", *(f"  {sentence}" for sentence in sentences(what)))
+def ceiling(what: Sequence[Line], path: str, cuts: Sequence[GrantCut] | None) -> None:
+    """Explain the owner's limits line by line; ``cuts`` None: there are no grants to hold against them."""
+    say(f"{path} is good.")
+    rows = [(str(line.number) if line.number else "", line.setting, line.value, line.means) for line in what]
+    _print(("line", "limit", "", "what that means"), rows)
+    if cuts is None:
+        return
+    say("", f"It cuts {len(cuts)} of the grants that are here." if cuts else "It cuts none of the grants that are here.")
+    say(*(f"  {cut.subject}: {cut.why}" for cut in cuts[:_CUTS]))
+    if len(cuts) > _CUTS:
+        say(f"  and {len(cuts) - _CUTS} more: --json has them all.")
 
 
 def left(what: Left) -> None:

@@ -17,6 +17,8 @@ from protocol.names import shown
 STATE_VARIABLE: Final = "WIO_AGENT_STATE"
 SCAN_EVERY_VARIABLE: Final = "WIO_AGENT_SCAN_EVERY_S"
 LISTEN_VARIABLE: Final = "WIO_AGENT_LISTEN"
+ENDPOINT_VARIABLE: Final = "WIO_AGENT_ENDPOINT"
+OFF: Final = "off"
 _METADATA: Final = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")
 """Where clouds serve their machines' credentials, and everything else that is link-local: no storage server lives there."""
 
@@ -28,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True):
     scan_every_s: float = 6 * 3600.0
     listen_host: str = "127.0.0.1"
     listen_port: int = 0
+    endpoint_host: str = "127.0.0.1"
+    """Where keys are given to people on this machine; empty: nowhere."""
+    endpoint_port: int = 0
 
 
 def read(environment: Mapping[str, str], state: Path | None = None) -> Settings:
@@ -40,18 +45,20 @@ def read(environment: Mapping[str, str], state: Path | None = None) -> Settings:
         seconds = 0.0
     if not 60 <= seconds <= 31_536_000:  # noqa: PLR2004 - a minute to a year
         raise BadSetting(f"{SCAN_EVERY_VARIABLE}={shown(every)} is not a number of seconds from 60 to 31536000.")
-    host, port = _listen(environment.get(LISTEN_VARIABLE) or "127.0.0.1:0")
-    return Settings(where.expanduser().absolute(), seconds, host, port)
+    host, port = _listen(LISTEN_VARIABLE, environment.get(LISTEN_VARIABLE) or "127.0.0.1:0")
+    at = environment.get(ENDPOINT_VARIABLE) or "127.0.0.1:0"
+    give_host, give_port = ("", 0) if at == OFF else _listen(ENDPOINT_VARIABLE, at)
+    return Settings(where.expanduser().absolute(), seconds, host, port, give_host, give_port)
 
 
-def _listen(text: str) -> tuple[str, int]:
+def _listen(variable: str, text: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         if parts.hostname and parts.port is not None and not parts.path:
             return parts.hostname, parts.port
     except ValueError:
         pass
-    raise BadSetting(f"{LISTEN_VARIABLE}={shown(text)} is not an address and a port, such as 127.0.0.1:0.")
+    raise BadSetting(f"{variable}={shown(text)} is not an address and a port, such as 127.0.0.1:0.")
 
 
 def check_endpoint(url: str) -> str:

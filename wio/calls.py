@@ -12,33 +12,55 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from protocol.api import (
+    AccessEntry,
+    AccessRequest,
+    AuditCheck,
     AuditEntry,
+    Confirmed,
     Credentials,
+    Group,
+    GroupChange,
+    Handover,
     Health,
     HubInfo,
     Invitation,
     Listing,
     Login,
     NewAccount,
+    NewAnswer,
     NewCredentials,
+    NewGroup,
     NewInvitation,
+    NewMember,
+    NewQuota,
+    NewRequest,
     NewRoot,
     NewShare,
     NewWorkspace,
     Node,
     Person,
+    Quota,
+    QuotaKind,
+    Reacher,
     Root,
+    RootChange,
+    RootRetired,
     ScanStatus,
     SearchPage,
     Share,
     ShareChange,
     SignedIn,
+    Why,
     Workspace,
+    WorkspaceChange,
+    WorkspaceEnded,
 )
 from protocol.errors import BadMessage, BadName, HubUnreachable, Problem, WioError, error_of
 from protocol.grants import Permission
+from protocol.messages import IndexLevel
 from protocol.names import shown
 
 T = TypeVar("T")
@@ -126,6 +148,11 @@ def evict(name: str) -> Call[None]:
     return Call("DELETE", f"/nodes/{_part(name)}", type(None))
 
 
+def confirm_node(name: str) -> Call[Confirmed]:
+    """Say that the grants of this hub are right, after it came back from a backup: its node then follows them again."""
+    return Call("POST", f"/nodes/{_part(name)}/confirm", Confirmed)
+
+
 def create_root(root: NewRoot) -> Call[Root]:
     """Make a root."""
     return Call("POST", "/roots", Root, root)
@@ -149,6 +176,29 @@ def scan(node: str, name: str) -> Call[ScanStatus]:
 def scan_status(node: str, name: str) -> Call[ScanStatus]:
     """Ask how far the last scan of a root is."""
     return Call("GET", f"/roots/{_part(node)}/{_part(name)}/scan", ScanStatus)
+
+
+def change_root(
+    node: str,
+    name: str,
+    *,
+    level: IndexLevel | UnsetType = UNSET,
+    pace: int | UnsetType = UNSET,
+    creators: Sequence[str] | UnsetType = UNSET,
+    managers: Sequence[str] | UnsetType = UNSET,
+) -> Call[Root]:
+    """Change a root; what is left out stays.
+
+    ``pace`` in objects per second while scanning, 0 for no limit. ``creators`` (user names, ``@group``, ``public``) and
+    ``managers`` (user names, ``@group``) replace the whole list.
+    """
+    change = RootChange(level, pace, _whole(creators), _whole(managers))
+    return Call("PATCH", f"/roots/{_part(node)}/{_part(name)}", Root, change)
+
+
+def retire_root(node: str, name: str) -> Call[RootRetired]:
+    """Take a root and its workspaces out of wio; every file stays where it lies."""
+    return Call("DELETE", f"/roots/{_part(node)}/{_part(name)}", RootRetired)
 
 
 # ------------------------------------------------------------------------------------------------------ workspaces
@@ -187,6 +237,94 @@ def unshare(workspace: str, who: str) -> Call[ShareChange]:
     return Call("DELETE", f"/workspaces/{_workspace(workspace)}/shares/{_part(who)}", ShareChange)
 
 
+def change_workspace(
+    workspace: str,
+    *,
+    description: str | UnsetType = UNSET,
+    name: str | UnsetType = UNSET,
+    archived: bool | UnsetType = UNSET,
+) -> Call[Workspace]:
+    """Change a workspace; what is left out stays. ``name`` is its label alone: no file is renamed or moved."""
+    return Call("PATCH", f"/workspaces/{_workspace(workspace)}", Workspace, WorkspaceChange(description, name, archived))
+
+
+def hand_over(workspace: str, to: str, *, keep: Permission | None = None) -> Call[Workspace]:
+    """Give a workspace to somebody else; ``keep`` is what its former owner may still do."""
+    return Call("POST", f"/workspaces/{_workspace(workspace)}/handover", Workspace, Handover(to, keep))
+
+
+def delete_workspace(workspace: str) -> Call[WorkspaceEnded]:
+    """Take a workspace out of wio; every file stays where it lies."""
+    return Call("DELETE", f"/workspaces/{_workspace(workspace)}", WorkspaceEnded)
+
+
+def request_access(workspace: str, permission: Permission = Permission.READ, message: str = "") -> Call[AccessRequest]:
+    """Ask for access to somebody's workspace, ``owner/name``."""
+    address = workspace.rstrip("/")
+    _workspace(address)
+    if "/" not in address:
+        raise BadName(f"{shown(workspace)} would be one of your own.", todo="Write owner/name.")
+    return Call("POST", "/requests", AccessRequest, NewRequest(address, permission, message))
+
+
+def requests() -> Call[list[AccessRequest]]:
+    """List one's own requests for access, and those one may answer."""
+    return Call("GET", "/requests", list[AccessRequest])
+
+
+def answer(request: int, yes: bool, *, until: int | None = None) -> Call[AccessRequest]:
+    """Answer a request; yes shares the workspace with whoever asked. ``until`` in Unix microseconds."""
+    return Call("POST", f"/requests/{request}/answer", AccessRequest, NewAnswer(yes, until))
+
+
+# ------------------------------------------------------------------------------------------------------ groups, quotas
+
+
+def groups() -> Call[list[Group]]:
+    """List the groups of this hub."""
+    return Call("GET", "/groups", list[Group])
+
+
+def group(name: str) -> Call[Group]:
+    """Look at one group, ``name`` or ``@name``."""
+    return Call("GET", f"/groups/{_group(name)}", Group)
+
+
+def create_group(name: str, description: str = "") -> Call[Group]:
+    """Make a group; its maker owns it and is in it."""
+    return Call("POST", "/groups", Group, NewGroup(name.removeprefix("@"), description))
+
+
+def delete_group(name: str) -> Call[GroupChange]:
+    """Delete a group: what it was given ends for its members at once."""
+    return Call("DELETE", f"/groups/{_group(name)}", GroupChange)
+
+
+def add_member(group: str, user: str, *, manager: bool = False) -> Call[GroupChange]:
+    """Take somebody into a group, or change whether they may change who is in it."""
+    return Call("PUT", f"/groups/{_group(group)}/members/{_part(user)}", GroupChange, NewMember(manager))
+
+
+def remove_member(group: str, user: str) -> Call[GroupChange]:
+    """Take somebody out of a group: keys that are out lose what the group was given."""
+    return Call("DELETE", f"/groups/{_group(group)}/members/{_part(user)}", GroupChange)
+
+
+def quotas() -> Call[list[Quota]]:
+    """List the quotas that concern this person, and how they stand."""
+    return Call("GET", "/quotas", list[Quota])
+
+
+def set_quota(kind: QuotaKind, of: str, *, soft: int | None = None, hard: int | None = None) -> Call[Quota]:
+    """Set a quota, or replace it; bytes. ``of``: ``user``, ``user@node/root``, ``node/root`` or ``owner/workspace``."""
+    return Call("PUT", "/quotas", Quota, NewQuota(kind, of, soft, hard))
+
+
+def delete_quota(quota: int) -> Call[None]:
+    """Remove a quota, by its id."""
+    return Call("DELETE", f"/quotas/{quota}", type(None))
+
+
 # ------------------------------------------------------------------------------------------------------ keys, files
 
 
@@ -208,9 +346,39 @@ def search(
     return Call("GET", "/search", SearchPage, query=asked)
 
 
-def audit(*, limit: int | None = None, before: int | None = None) -> Call[list[AuditEntry]]:
-    """Read the audit trail, newest first, as far as this person may."""
-    return Call("GET", "/audit", list[AuditEntry], query=_query(limit=limit, before=before))
+# ------------------------------------------------------------------------------------------------------ why, audit
+
+
+def why(who: str, path: str) -> Call[Why]:
+    """Ask whether somebody may reach a path, and for every reason; the storage server itself is asked, too."""
+    return Call("GET", "/why", Why, query=_query(who=who, path=path))
+
+
+def access(workspace: str, at: int | None = None) -> Call[list[Reacher]]:
+    """List who can reach a workspace, or could at a moment, in Unix microseconds."""
+    return Call("GET", "/access", list[Reacher], query=_query(path=workspace, at=at))
+
+
+def accesses(
+    path: str, *, who: str | None = None, limit: int | None = None, before: int | None = None
+) -> Call[list[AccessEntry]]:
+    """List who read or wrote below a path, newest first, as the storage server reported it."""
+    return Call("GET", "/accesses", list[AccessEntry], query=_query(path=path, who=who, limit=limit, before=before))
+
+
+def audit(*, limit: int | None = None, before: int | None = None, workspace: str | None = None) -> Call[list[AuditEntry]]:
+    """Read the audit trail, newest first, as far as this person may; ``workspace`` leaves out all that is not about it."""
+    return Call("GET", "/audit", list[AuditEntry], query=_query(limit=limit, before=before, workspace=workspace))
+
+
+def audit_lines(*, workspace: str | None = None) -> Call[AuditEntry]:
+    """Read the whole audit trail, as far as this person may: one JSON text a line, oldest first."""
+    return Call("GET", "/audit", AuditEntry, query=_query(format="jsonl", workspace=workspace))
+
+
+def audit_check() -> Call[AuditCheck]:
+    """Ask whether every line of the audit trail is as it was written."""
+    return Call("GET", "/audit/check", AuditCheck)
 
 
 # ------------------------------------------------------------------------------------------------------ answers
@@ -263,6 +431,11 @@ def _problem(body: bytes) -> Problem | None:
         return None
 
 
+def good(status: int) -> bool:
+    """Say whether a status means that the answer is what was asked for."""
+    return status in _GOOD
+
+
 # ------------------------------------------------------------------------------------------------------ addresses
 
 
@@ -273,6 +446,10 @@ def _workspace(name: str) -> str:
     if len(parts) > 2 or not owner or not own:  # noqa: PLR2004  - owner and name
         raise BadName(f"{shown(name)} is not a workspace.", todo="Write name for one of your own, or owner/name.")
     return f"{_part(owner)}/{_part(own)}"
+
+
+def _group(name: str) -> str:
+    return _part(name.removeprefix("@"))
 
 
 def _part(text: str) -> str:
@@ -287,3 +464,7 @@ def _part(text: str) -> str:
 
 def _query(**values: str | int | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def _whole(names: Sequence[str] | UnsetType) -> tuple[str, ...] | UnsetType:
+    return UNSET if isinstance(names, UnsetType) else tuple(names)

@@ -8,7 +8,8 @@ client may be used by several threads (or tasks) at once. No ``repr`` shows the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Final, Generic, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -80,6 +81,19 @@ class Client:
         status, headers, body = self._http.ask(call.method, calls.BASE + call.path, call.query, call.content)
         return _read(call, self.hub_url, status, headers, body)
 
+    def audit_lines(self, *, workspace: str | None = None) -> Iterator[bytes]:
+        """Read the whole audit trail as it comes in: one JSON text a line (an AuditEntry), oldest first, without line ends."""
+        call = calls.audit_lines(workspace=workspace)
+        with self._http.opened(call.method, calls.BASE + call.path, call.query) as answer:
+            if not calls.good(answer.status):
+                _read(call, self.hub_url, answer.status, answer.headers, answer.data)
+            rest = b""
+            for chunk in answer.stream():
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from filter(None, lines)
+            if rest:
+                yield rest
+
     register = _Waits(calls.register)
     login = _Waits(calls.login)
     logout = _Waits(calls.logout)
@@ -90,21 +104,43 @@ class Client:
     nodes = _Waits(calls.nodes)
     node = _Waits(calls.node)
     evict = _Waits(calls.evict)
+    confirm_node = _Waits(calls.confirm_node)
     create_root = _Waits(calls.create_root)
     roots = _Waits(calls.roots)
     root = _Waits(calls.root)
+    change_root = _Waits(calls.change_root)
+    retire_root = _Waits(calls.retire_root)
     scan = _Waits(calls.scan)
     scan_status = _Waits(calls.scan_status)
     create_workspace = _Waits(calls.create_workspace)
     workspaces = _Waits(calls.workspaces)
     workspace = _Waits(calls.workspace)
+    change_workspace = _Waits(calls.change_workspace)
+    hand_over = _Waits(calls.hand_over)
+    delete_workspace = _Waits(calls.delete_workspace)
     shares = _Waits(calls.shares)
     share = _Waits(calls.share)
     unshare = _Waits(calls.unshare)
+    request_access = _Waits(calls.request_access)
+    requests = _Waits(calls.requests)
+    answer = _Waits(calls.answer)
+    groups = _Waits(calls.groups)
+    group = _Waits(calls.group)
+    create_group = _Waits(calls.create_group)
+    delete_group = _Waits(calls.delete_group)
+    add_member = _Waits(calls.add_member)
+    remove_member = _Waits(calls.remove_member)
+    quotas = _Waits(calls.quotas)
+    set_quota = _Waits(calls.set_quota)
+    delete_quota = _Waits(calls.delete_quota)
     credentials = _Waits(calls.credentials)
     files = _Waits(calls.files)
     search = _Waits(calls.search)
+    why = _Waits(calls.why)
+    access = _Waits(calls.access)
+    accesses = _Waits(calls.accesses)
     audit = _Waits(calls.audit)
+    audit_check = _Waits(calls.audit_check)
 
 
 class AsyncClient:
@@ -141,6 +177,25 @@ class AsyncClient:
             raise _trouble(self.hub_url, error) from error
         return _read(call, self.hub_url, answer.status_code, answer.headers, answer.content)
 
+    async def audit_lines(self, *, workspace: str | None = None) -> AsyncIterator[bytes]:
+        """Read the whole audit trail as it comes in: one JSON text a line (an AuditEntry), oldest first, without line ends."""
+        call = calls.audit_lines(workspace=workspace)
+        try:
+            answer = await self._http.send(_request(self._http, call), stream=True)
+            async with aclosing(answer):
+                if not calls.good(answer.status_code):
+                    body = await answer.aread()
+                    _read(call, self.hub_url, answer.status_code, answer.headers, body)
+                rest = b""
+                async for chunk in answer.aiter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in filter(None, lines):
+                        yield line
+                if rest:
+                    yield rest
+        except httpx.HTTPError as error:
+            raise _trouble(self.hub_url, error) from error
+
     register = _Async(calls.register)
     login = _Async(calls.login)
     logout = _Async(calls.logout)
@@ -151,21 +206,43 @@ class AsyncClient:
     nodes = _Async(calls.nodes)
     node = _Async(calls.node)
     evict = _Async(calls.evict)
+    confirm_node = _Async(calls.confirm_node)
     create_root = _Async(calls.create_root)
     roots = _Async(calls.roots)
     root = _Async(calls.root)
+    change_root = _Async(calls.change_root)
+    retire_root = _Async(calls.retire_root)
     scan = _Async(calls.scan)
     scan_status = _Async(calls.scan_status)
     create_workspace = _Async(calls.create_workspace)
     workspaces = _Async(calls.workspaces)
     workspace = _Async(calls.workspace)
+    change_workspace = _Async(calls.change_workspace)
+    hand_over = _Async(calls.hand_over)
+    delete_workspace = _Async(calls.delete_workspace)
     shares = _Async(calls.shares)
     share = _Async(calls.share)
     unshare = _Async(calls.unshare)
+    request_access = _Async(calls.request_access)
+    requests = _Async(calls.requests)
+    answer = _Async(calls.answer)
+    groups = _Async(calls.groups)
+    group = _Async(calls.group)
+    create_group = _Async(calls.create_group)
+    delete_group = _Async(calls.delete_group)
+    add_member = _Async(calls.add_member)
+    remove_member = _Async(calls.remove_member)
+    quotas = _Async(calls.quotas)
+    set_quota = _Async(calls.set_quota)
+    delete_quota = _Async(calls.delete_quota)
     credentials = _Async(calls.credentials)
     files = _Async(calls.files)
     search = _Async(calls.search)
+    why = _Async(calls.why)
+    access = _Async(calls.access)
+    accesses = _Async(calls.accesses)
     audit = _Async(calls.audit)
+    audit_check = _Async(calls.audit_check)
 
 
 # ------------------------------------------------------------------------------------------------------ both

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -64,6 +65,19 @@ class Connections:
         except (HTTPError, OSError) as error:
             raise _trouble(self._hub_url, error) from error
         return Answer(answer.status, answer.headers, answer.data)
+
+    @contextmanager
+    def opened(self, method: str, path: str, query: tuple[tuple[str, str], ...] = ()) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send one request whose answer is read in the block, as it comes in. Raises HubUnreachable, there as well."""
+        target = f"{self._front}{path}{'?' + urlencode(query) if query else ''}"
+        try:
+            answer = self._pool.urlopen(
+                method, target, headers=self._headers, retries=False, redirect=False, preload_content=False
+            )
+            with closing(answer):
+                yield answer
+        except (HTTPError, OSError) as error:
+            raise _trouble(self._hub_url, error) from error
 
 
 def _proxy_to(hub_url: str) -> str | None:

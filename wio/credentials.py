@@ -125,6 +125,8 @@ class Keys:
         self._pins = pins
         self._clock = clock
         self._new_key = new_key
+        self.warnings: tuple[str, ...] = ()
+        """What the hub had to say beside its last answer: a quota that is nearly or quite used up."""
 
     def open(
         self,
@@ -166,6 +168,7 @@ class Keys:
         asked = NewCredentials(to_text(public), tuple(dict.fromkeys(paths)), wish.life_s, wish.read_only, wish.narrow)
         now = int(self._clock())
         answer = self._ask(asked)
+        self.warnings = answer.warnings
         opened: dict[str, Opening] = {}
         for sealed in answer.keys:
             key = open_key(sealed, private_key, self._pins, now)

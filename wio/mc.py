@@ -359,7 +359,7 @@ def lacking(line: Line, opened: Mapping[str, Opening]) -> Opening | None:
             continue
         permission = opened[word.text].place.permission
         if line.command == "rm" or (line.command == "mv" and number < len(sources)):
-            enough = permission.writes
+            enough = permission.writes or permission is Permission.TIDY
         elif line.command == "pipe" or number >= len(sources):
             enough = permission.writes or permission is Permission.DROP
         else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from protocol.errors import BadSetting, NotAllowed, NotFound, NotSignedIn, WioError
+from protocol.grants import Permission
 from protocol.names import shown
 from wio.credentials import Opening
 from wio.mc import Line, Refusal, Run, harmless, is_error, lacking, plan, read, refusal, renamed, repeatable
@@ -253,8 +254,11 @@ def _explain(line: Line, opened: Mapping[str, Opening], ended: Ended, note: Call
     ended.held.release()
     short = lacking(line, opened)
     if short is not None:
-        may = short.place.permission.value
-        note(f"wio: {shown(short.place.workspace)} is shared with you to {may} only; mc {line.command} needs more.")
+        workspace, may = shown(short.place.workspace), short.place.permission
+        if may is Permission.TIDY:
+            note(f"wio: {workspace} is over quota: you can read and delete there, and write again once it is below.")
+        else:
+            note(f"wio: {workspace} is shared with you to {may.value} only; mc {line.command} needs more.")
     elif ended.refusal is Refusal.SURE:
         note("wio: The key used was an old one. There is a new one now: run the command again.")
     else:

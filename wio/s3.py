@@ -34,12 +34,14 @@ def locate(path: str, *, session: Session | None = None) -> Place:
     return _opener(session)(path, Wish()).place
 
 
-def botocore_session(path: str, *, read_only: bool = False, session: Session | None = None) -> botocore.session.Session:
+def botocore_session(
+    path: str, *, read_only: bool = False, narrow: bool = False, session: Session | None = None
+) -> botocore.session.Session:
     """Return a botocore session whose S3 clients reach the node of ``path`` and refresh their own keys.
 
-    Raises NotSignedIn, and what the hub answers for the path.
+    ``narrow``: the keys reach only ``path``. Raises NotSignedIn, and what the hub answers for the path.
     """
-    opener, wish = _opener(session), Wish(read_only=read_only)
+    opener, wish = _opener(session), Wish(read_only=read_only, narrow=narrow)
     opening = opener(path, wish)
     made = _NodeSession(opening.key)
     made.register_component("credential_provider", CredentialResolver([_Provider(lambda: opener(path, wish).key)]))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, bindparam, case, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, case, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, inserting
-from hub.db.tables import grant_sets, receipts, users
+from hub.db.tables import grant_sets, group_members, groups, receipts, users
 from protocol.grants import Receipt, ReceiptState, Subject, SubjectKind
 from protocol.messages import EpochState
 
 _NONE: Final = bytes(32)
+_AT_ONCE: Final = 500
+"""Values in one statement."""
 
 
 class SetRow(msgspec.Struct, frozen=True):
@@ -34,7 +37,7 @@ class SetRow(msgspec.Struct, frozen=True):
 
 
 class SetBrief(msgspec.Struct, frozen=True):
-    """The same without what was signed; ``name`` is the person's, None where they are gone or it is a shared set."""
+    """The same without what was signed; ``name`` is the person's or, with @, the group's; None where they are gone."""
 
     subject_kind: str
     subject_id: int
@@ -122,6 +125,63 @@ async def mark_stale(connection: AsyncConnection, node: int, subject: Subject) -
     await connection.execute(update(grant_sets).where(*_of(node, subject)).values(stale=True))
 
 
+async def mark_all_stale(connection: AsyncConnection, node: int) -> None:
+    """Have every set of a node compiled again."""
+    await connection.execute(update(grant_sets).where(grant_sets.c.node_id == node).values(stale=True))
+
+
+async def mark_fresh(connection: AsyncConnection, node: int, subject: Subject) -> None:
+    """Note that what was signed last is what is wanted."""
+    await connection.execute(update(grant_sets).where(*_of(node, subject)).values(stale=False))
+
+
+async def hold_persons(connection: AsyncConnection, node: int, persons: Sequence[int]) -> bool:
+    """Hold the sets of these people, given by rising id, to the end of the transaction; True."""
+    for at in range(0, len(persons), _AT_ONCE):
+        await connection.execute(
+            select(grant_sets.c.subject_id)
+            .where(
+                grant_sets.c.node_id == node,
+                grant_sets.c.subject_kind == str(SubjectKind.PERSON),
+                grant_sets.c.subject_id.in_(persons[at : at + _AT_ONCE]),
+            )
+            .order_by(grant_sets.c.subject_id)
+            .with_for_update()
+        )
+    return True
+
+
+async def mark_persons_stale(connection: AsyncConnection, node: int, persons: Sequence[int], *, now: int) -> list[int]:
+    """Have the sets of these people compiled again before the next mint; return whose keys are out, which is not enough.
+
+    Holds their rows to the end of the transaction.
+    """
+    mine = [grant_sets.c.node_id == node, grant_sets.c.subject_kind == str(SubjectKind.PERSON)]
+    living: list[int] = []
+    for at in range(0, len(persons), _AT_ONCE):
+        some = grant_sets.c.subject_id.in_(persons[at : at + _AT_ONCE])
+        held = (
+            select(grant_sets.c.subject_id, grant_sets.c.keys_until)
+            .where(*mine, some)
+            .order_by(grant_sets.c.subject_id)
+            .with_for_update()
+        )
+        living += [row[0] for row in await connection.execute(held) if row[1] > now]
+        await connection.execute(update(grant_sets).where(*mine, some).values(stale=True))
+    return living
+
+
+async def mark_members_stale(connection: AsyncConnection, node: int, group: int) -> None:
+    """Have the sets of a group's members compiled again before their next mint: what they hold now stays right till then."""
+    members = select(group_members.c.user_id).where(group_members.c.group_id == group)
+    mine = (grant_sets.c.node_id == node, grant_sets.c.subject_kind == str(SubjectKind.PERSON))
+    these = grant_sets.c.subject_id.in_(members)
+    await connection.execute(
+        select(grant_sets.c.subject_id).where(*mine, these).order_by(grant_sets.c.subject_id).with_for_update()
+    )
+    await connection.execute(update(grant_sets).where(*mine, these).values(stale=True))
+
+
 async def mark_refused_stale(connection: AsyncConnection, node: int) -> None:
     """Have every set of a node tried again of which something was refused."""
     await connection.execute(
@@ -163,6 +223,13 @@ async def hold_keys(connection: AsyncConnection, node: int, subject: Subject, *,
     return (await connection.execute(_HOLD, _key(node, subject) | now)).rowcount == 1
 
 
+async def raise_keys(connection: AsyncConnection, node: int, subject: Subject, *, until: int) -> None:
+    """Note that keys of a subject may be out until then, whatever epoch they were minted on."""
+    await connection.execute(
+        update(grant_sets).where(*_of(node, subject), grant_sets.c.keys_until < until).values(keys_until=until)
+    )
+
+
 async def expect_keys(connection: AsyncConnection, node: int, *, until: int) -> None:
     """Assume that keys of anybody on this node, of which this database knows nothing, may be out until then."""
     await connection.execute(
@@ -170,18 +237,22 @@ async def expect_keys(connection: AsyncConnection, node: int, *, until: int) -> 
     )
 
 
+_NAME: Final = case((grant_sets.c.subject_kind == str(SubjectKind.GROUP), "@" + groups.c.name), else_=users.c.username)
+
+
+def _named(*fields: Any) -> Select[Any]:
+    person, group = str(SubjectKind.PERSON), str(SubjectKind.GROUP)
+    return (
+        select(*fields)
+        .outerjoin(users, (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == person))
+        .outerjoin(groups, (groups.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == group))
+    )
+
+
 async def of_node(connection: AsyncConnection, node: int) -> list[SetBrief]:
     """Return all sets of a node."""
-    fields = [users.c.username if name == "name" else grant_sets.c[name] for name in SetBrief.__struct_fields__]
-    query = (
-        select(*fields)
-        .outerjoin(
-            users,
-            (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == str(SubjectKind.PERSON)),
-        )
-        .where(grant_sets.c.node_id == node)
-    )
-    return [SetBrief(*row) for row in await connection.execute(query)]
+    fields = [_NAME if name == "name" else grant_sets.c[name] for name in SetBrief.__struct_fields__]
+    return [SetBrief(*row) for row in await connection.execute(_named(*fields).where(grant_sets.c.node_id == node))]
 
 
 async def states(connection: AsyncConnection, node: int, limit: int) -> tuple[EpochState, ...]:
@@ -196,15 +267,10 @@ async def states(connection: AsyncConnection, node: int, limit: int) -> tuple[Ep
 async def waiting(connection: AsyncConnection, now: int) -> list[tuple[int, Subject]]:
     """Return (node, subject) of the sets that nodes have yet to take over and that open something to living keys."""
     found = await connection.execute(
-        select(grant_sets.c.node_id, grant_sets.c.subject_kind, grant_sets.c.subject_id, users.c.username)
-        .outerjoin(
-            users,
-            (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == str(SubjectKind.PERSON)),
-        )
-        .where(
+        _named(grant_sets.c.node_id, grant_sets.c.subject_kind, grant_sets.c.subject_id, _NAME).where(
             grant_sets.c.epoch > grant_sets.c.applied_epoch,
             grant_sets.c.refused.is_(None),
-            or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind == str(SubjectKind.EVERYONE)),
+            or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind != str(SubjectKind.PERSON)),
         )
     )
     return [(row[0], subject_of(row[1], row[2], row[3])) for row in found]

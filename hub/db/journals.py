@@ -83,6 +83,12 @@ async def root_totals(connection: AsyncConnection, ids: Iterable[int]) -> dict[i
     }
 
 
+async def nodes_of(connection: AsyncConnection, ids: Iterable[int]) -> dict[int, int]:
+    """Return whose node these roots are on, retired ones too, by root."""
+    found = await connection.execute(select(roots.c.id, roots.c.node_id).where(roots.c.id.in_(list(ids))))
+    return {row[0]: row[1] for row in found}
+
+
 async def set_root_totals(connection: AsyncConnection, changed: Sequence[RootTotals]) -> None:
     """Write totals back."""
     if not changed:

@@ -18,8 +18,8 @@ from protocol.errors import BadSetting
 _LOCK: Final = 0x77696F  # any number, the same in every worker of every version
 
 
-async def upgrade(url: str) -> None:
-    """Make or update all tables of the database at ``url``.
+async def upgrade(url: str, *, to: str = "head") -> None:
+    """Make or update all tables of the database at ``url``, up to a revision.
 
     Several workers may call it at once: one does the work, the others wait for it. Raises BadSetting where the database
     was written by a newer hub.
@@ -29,7 +29,7 @@ async def upgrade(url: str) -> None:
         async with database.write() as connection:
             if not database.sqlite:  # SQLite's write transactions wait for each other anyway
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, to)
     finally:
         await database.close()
 
@@ -49,11 +49,11 @@ def newest() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str) -> None:
     config = _config()
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     except CommandError as error:
         raise BadSetting(
             f"The database cannot be brought to this hub's layout: {error}.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, storable
@@ -26,6 +26,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     joined_at: int
     seen_at: int | None
     evicted_at: int | None
+    unconfirmed_since: int | None
 
 
 class InvitationRow(msgspec.Struct, frozen=True):
@@ -90,6 +91,31 @@ async def set_health(connection: AsyncConnection, node: int, health: bytes, now:
 async def set_seen(connection: AsyncConnection, node: int, now: int) -> None:
     """Keep when the node was last heard of."""
     await connection.execute(update(nodes).where(nodes.c.id == node).values(seen_at=now))
+
+
+_UNCONFIRMED: Final = select(nodes.c.unconfirmed_since).where(nodes.c.id == bindparam("node"))
+
+
+async def unconfirmed_since(connection: AsyncConnection, node: int) -> int | None:
+    """Return since when a node waits for a person to confirm what this hub knew before; None where it does not."""
+    found: int | None = await connection.scalar(_UNCONFIRMED, {"node": node})
+    return found
+
+
+async def doubt(connection: AsyncConnection, node: int, now: int) -> bool:
+    """Have a node wait for confirmation from now on; False where it does already."""
+    done = await connection.execute(
+        update(nodes).where(nodes.c.id == node, nodes.c.unconfirmed_since.is_(None)).values(unconfirmed_since=now)
+    )
+    return done.rowcount == 1
+
+
+async def confirm(connection: AsyncConnection, node: int) -> bool:
+    """End a node's waiting for confirmation; False where it did not wait."""
+    done = await connection.execute(
+        update(nodes).where(nodes.c.id == node, nodes.c.unconfirmed_since.is_not(None)).values(unconfirmed_since=None)
+    )
+    return done.rowcount == 1
 
 
 async def evict(connection: AsyncConnection, node: int, now: int) -> None:

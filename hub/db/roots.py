@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, delete, insert, select
+from sqlalchemy import ColumnElement, Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import storable
-from hub.db.tables import nodes, roots, users
+from hub.db.tables import left_places, nodes, quotas, root_roles, roots, users
 from protocol.api import RootKind
 from protocol.messages import IndexLevel
 from protocol.names import Layout
@@ -114,7 +114,21 @@ async def add(
 
 async def remove(connection: AsyncConnection, root: int) -> None:
     """Take back a root in which nothing was made yet."""
+    await connection.execute(delete(root_roles).where(root_roles.c.root_id == root))
     await connection.execute(delete(roots).where(roots.c.id == root))
+
+
+async def change(connection: AsyncConnection, root: int, **values: Any) -> None:
+    """Change columns of a root."""
+    await connection.execute(update(roots).where(roots.c.id == root).values(**values))
+
+
+async def retire(connection: AsyncConnection, root: int, now: int) -> None:
+    """End a root; its name is free again, and so is its place."""
+    await connection.execute(delete(root_roles).where(root_roles.c.root_id == root))
+    await connection.execute(delete(left_places).where(left_places.c.root_id == root))
+    await connection.execute(delete(quotas).where(quotas.c.root_id == root))
+    await change(connection, root, retired_at=now, name=f"~{root:x}")
 
 
 async def lock(connection: AsyncConnection, root: int) -> bool:

@@ -98,6 +98,9 @@ nodes = Table(
     Column("joined_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger),
     Column("evicted_at", BigInteger),
+    Column(
+        "unconfirmed_since", BigInteger, comment="the hub came back from a backup: what it knew before then is not sent yet"
+    ),
 )
 
 journals = Table(
@@ -211,6 +214,7 @@ audit = Table(
     Column("detail", Text, nullable=False, comment="JSON"),
     Column("node_id", BigInteger),
     Column("workspace_id", BigInteger, index=True),
+    Column("chain", LargeBinary, nullable=False, server_default="", comment="SHA-256 over the line before's and this line"),
     comment="Append-only.",
 )
 
@@ -236,7 +240,128 @@ entries = Table(
     comment="The catalogue: one row per key. Revision order is the outbox of the search index.",
 )
 
-# "access" counts the transactions that change who may read what, so that answers about it can be kept until it moves.
+groups = Table(
+    "groups",
+    metadata,
+    _id(),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("description", Text, nullable=False, default=""),
+    Column("owner_id", ForeignKey("users.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", ForeignKey("groups.id"), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True, autoincrement=False),
+    Column("manager", Boolean, nullable=False, default=False, comment="may change who is in it; the owner always may"),
+    Column("since", BigInteger, nullable=False),
+    Index("ix_group_members_user", "user_id"),
+)
+
+root_roles = Table(
+    "root_roles",
+    metadata,
+    Column("root_id", ForeignKey("roots.id"), primary_key=True),
+    Column("role", String(10), primary_key=True, comment="create: may make workspaces; manage: may change the root"),
+    Column("subject_kind", String(10), primary_key=True, comment="person, group, everyone"),
+    Column("subject_id", BigInteger, primary_key=True, autoincrement=False, comment="0 for everyone"),
+    comment="Beside the node's owner, who may do everything with their roots.",
+)
+
+left_places = Table(
+    "left_places",
+    metadata,
+    Column("root_id", ForeignKey("roots.id"), primary_key=True),
+    Column("prefix", Text, primary_key=True, comment="in the root's own space, ends in /"),
+    Column("owner_id", BigInteger, nullable=False),
+    Column("left_at", BigInteger, nullable=False),
+    comment="Where workspaces lay that are no more: their files are still there, and they are their last owner's.",
+)
+
+access_requests = Table(
+    "access_requests",
+    metadata,
+    _id(),
+    Column("workspace_id", BigInteger, nullable=False, index=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("permission", String(10), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("answered_at", BigInteger),
+    Column("granted", Boolean, comment="the answer; NULL while there is none"),
+    Column("answered_by", BigInteger),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    _id(),
+    Column("kind", String(10), nullable=False, comment="user, user-root, root, workspace"),
+    Column("user_id", BigInteger, nullable=False, default=0, comment="0 where the kind has none"),
+    Column("root_id", BigInteger, nullable=False, default=0),
+    Column("workspace_id", BigInteger, nullable=False, default=0),
+    Column("soft", BigInteger, comment="bytes; beyond it people are warned"),
+    Column("hard", BigInteger, comment="bytes; beyond it nobody can add to what is counted"),
+    Column("by_id", ForeignKey("users.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("over_since", BigInteger, comment="since when the hard limit is enforced"),
+    Column("warned_at", BigInteger),
+    UniqueConstraint("kind", "user_id", "root_id", "workspace_id", name="uq_quotas_of"),
+    Index(
+        "ix_quotas_strained",
+        "user_id",
+        "root_id",
+        "workspace_id",
+        sqlite_where=text("over_since IS NOT NULL OR warned_at IS NOT NULL"),
+        postgresql_where=text("over_since IS NOT NULL OR warned_at IS NOT NULL"),
+    ),
+)
+
+past_grants = Table(
+    "past_grants",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("workspace_id", BigInteger, nullable=False, index=True),
+    Column("subject_kind", String(10), nullable=False),
+    Column("subject_id", BigInteger, nullable=False),
+    Column("permission", String(10), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    comment="Grants that ended, and past ownership (permission: owner): who could reach what, when.",
+)
+
+past_members = Table(
+    "past_members",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("group_id", BigInteger, nullable=False, index=True),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("since", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+)
+
+accesses = Table(
+    "accesses",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("root_id", BigInteger, nullable=False),
+    Column("workspace_id", BigInteger, nullable=False),
+    Column("key", Text(collation="C").with_variant(Text(collation="BINARY"), "sqlite"), nullable=False),
+    Column("actor_id", BigInteger, nullable=False),
+    Column("operation", String(80), nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Index("ix_accesses_workspace", "workspace_id", "last_at"),
+    Index("ix_accesses_root_key", "root_id", "key", "last_at"),
+    comment="Who read or wrote what, as the storage server itself reported it, compacted by the minute; kept for a time.",
+)
+
+# "access" counts the transactions that change who may read what, so that answers about it can be kept until it moves;
+# "audit" counts the lines with a chain, and whoever moves it is the only one that appends until the transaction ends.
 counters = Table(
     "counters",
     metadata,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -17,8 +17,9 @@ MOST: Final = 600
 _MICROSECOND: Final = 1_000_000
 _COVERS: Final = {
     Permission.READ: frozenset({Permission.READ}),
+    Permission.TIDY: frozenset({Permission.READ, Permission.TIDY}),
     Permission.DROP: frozenset({Permission.DROP}),
-    Permission.WRITE: frozenset({Permission.READ, Permission.DROP, Permission.WRITE}),
+    Permission.WRITE: frozenset({Permission.READ, Permission.TIDY, Permission.DROP, Permission.WRITE}),
     Permission.MANAGE: frozenset(Permission),
 }
 
@@ -59,7 +60,8 @@ def compile_grants(
     """Return the grants at Unix microsecond ``now``, in a fixed order, without those that have run out.
 
     ``dropper`` is the person's name, None for a shared subject. A workspace that a root opens anyway for the same is
-    left out. Raises BadInput where there are more than a server carries.
+    left out, and so is what another grant opens anyway, as where somebody has it from two groups. Raises BadInput where
+    there are more than a server carries.
     """
     whole = [Grant(0, root.bucket, root.prefix, Permission.READ) for root in roots]
     grants = list(whole)
@@ -72,12 +74,35 @@ def compile_grants(
         grant = Grant(opening.workspace, place.bucket, place.key, opening.permission, expires)
         if not any(_covers(root, grant) for root in whole):
             grants.append(grant)
+    grants = _needed(grants)
     if len(grants) > MOST:
         raise BadInput(
             f"That would be {len(grants)} grants of one subject on one node; a storage server carries {MOST}.",
             todo="Share fewer, larger workspaces, or use another node.",
         )
     return tuple(sorted(grants, key=lambda grant: (grant.bucket, grant.prefix, grant.workspace)))
+
+
+def _needed(grants: Sequence[Grant]) -> list[Grant]:
+    """Leave out each grant that another covers, of the same place or of one above it; of equal ones the first stays."""
+    by_place: dict[tuple[str, str], list[Grant]] = {}
+    for grant in grants:
+        there = by_place.setdefault((grant.bucket, grant.prefix), [])
+        if not any(_covers(other, grant) for other in there):
+            there[:] = [other for other in there if not _covers(grant, other)] + [grant]
+    return [
+        grant
+        for (bucket, prefix), there in by_place.items()
+        for grant in there
+        if not any(_covers(other, grant) for above in _above(prefix) for other in by_place.get((bucket, above), ()))
+    ]
+
+
+def _above(prefix: str) -> Iterator[str]:
+    """Yield the prefixes of the folders that hold this one, the whole bucket's last."""
+    while prefix:
+        prefix = prefix[: prefix.rfind("/", 0, -1) + 1]
+        yield prefix
 
 
 def takes_away(before: Sequence[Grant], after: Sequence[Grant]) -> bool:

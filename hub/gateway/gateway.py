@@ -23,7 +23,7 @@ from litestar import WebSocket
 from hub.gateway import sockets
 from hub.gateway.connection import Connection
 from hub.gateway.connections import Connections
-from hub.gateway.ports import Admitted, Configuring, Enrolling, FindingEvicted, Ingesting, Settles
+from hub.gateway.ports import Admitted, Configuring, Enrolling, FindingEvicted, HearingOfKeys, Ingesting, Settles
 from hub.gateway.sockets import GONE
 from hub.services.ports import Chance, Clock
 from protocol.errors import BadMessage, DeadlinePassed, Evicted, Internal, LinkBroken, NodeOffline, Problem, TooMany, WioError
@@ -38,6 +38,7 @@ from protocol.messages import (
     Epochs,
     Events,
     Health,
+    KeysOut,
     Nak,
     Progress,
     Report,
@@ -75,6 +76,7 @@ class Gateway:
         roots: Configuring,
         settling: Settles,
         ingest: Ingesting,
+        keys: HearingOfKeys | None = None,
         address_of: Callable[[WebSocket[Any, Any, Any]], str] = lambda socket: socket.client.host if socket.client else "",
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         handshake_s: float = HANDSHAKE_S,
@@ -89,6 +91,7 @@ class Gateway:
         self.roots = roots
         self.settling = settling
         self.ingest = ingest
+        self.keys = keys
         self.pause = pause
         self.silence_s = silence_s
         self._address_of = address_of
@@ -186,6 +189,8 @@ class _Serving:
         self._news = asyncio.Event()
         self._epochs: deque[Epochs] = deque()
         self._epochs_filled = asyncio.Event()
+        self._keys: deque[KeysOut] = deque()
+        self._keys_filled = asyncio.Event()
         self._reported = asyncio.Event()
 
     async def run(self) -> None:
@@ -202,6 +207,7 @@ class _Serving:
             self._work_off_journal(),
             self._work_off_news(),
             self._settle(),
+            self._hear_of_keys(),
             self._configure(),
             self._watch(),
             connection.ended.wait(),
@@ -261,13 +267,20 @@ class _Serving:
             case Report():
                 self._report = message
                 self._news.set()
-            case Epochs():
-                if len(self._epochs) >= PARTS_AHEAD:
-                    raise BadMessage("The agent says what it enforces faster than the hub can compare it.")
-                self._epochs.append(message)
-                self._epochs_filled.set()
+            case Epochs() | KeysOut():
+                self._take_standing(message)
             case _:
                 self._connection.answered(message)
+
+    def _take_standing(self, message: Epochs | KeysOut) -> None:
+        if max(len(self._epochs), len(self._keys)) >= PARTS_AHEAD:
+            raise BadMessage("The agent says how things stand faster than the hub can compare it.")
+        if isinstance(message, Epochs):
+            self._epochs.append(message)
+            self._epochs_filled.set()
+        else:
+            self._keys.append(message)
+            self._keys_filled.set()
 
     def _put(self, message: Events | Progress | Accesses) -> None:
         self._journal.append(message)
@@ -354,6 +367,16 @@ class _Serving:
                     raise
                 except WioError as error:
                     _LOG.warning("Node %s does not agree with what is wanted of it yet: %s", self._connection.name, error)
+
+    async def _hear_of_keys(self) -> None:
+        """Note whose keys were minted without this hub; what that has to bring about waits for no other news."""
+        while True:
+            await self._keys_filled.wait()
+            self._keys_filled.clear()
+            while self._keys:
+                told = self._keys.popleft()
+                if self._gateway.keys is not None:
+                    await self._tried("list of keys", self._gateway.keys.keys_out(self._node, told))
 
     async def _configure(self) -> None:
         """Tell the agent its roots, once it has said what it enforces."""

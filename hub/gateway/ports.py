@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from protocol.messages import Accesses, Ack, Cursor, Epochs, EpochState, Events, Health, Nak, Progress, Report
+from protocol.messages import Accesses, Ack, Cursor, Epochs, EpochState, Events, Health, KeysOut, Nak, Progress, Report
 from protocol.names import NodeId
 from protocol.session import Proved
 
@@ -60,6 +60,13 @@ class Settles(Protocol):
 
     async def settle(self, node: NodeId, epochs: Epochs) -> None:
         """Take one part of what a node says it enforces; after the last, bring it to what is wanted."""
+
+
+class HearingOfKeys(Protocol):
+    """Notes keys that were minted without this hub."""
+
+    async def keys_out(self, node: NodeId, told: KeysOut) -> None:
+        """Note them, and send what has become of those persons' grants."""
 
 
 class Ingesting(Protocol):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from hub.db import people
 from hub.db.database import Database
 from hub.db.people import TokenRow, UserRow
-from hub.services.audit import Audit
+from hub.services.audit import HUB, Audit
 from hub.services.limits import Limiter
 from hub.services.ports import Actor, Chance, Clock
 from hub.services.settling import Settling
@@ -86,7 +86,7 @@ class Accounts:
             raise NotAllowed("Registration is closed on this hub.", todo="Ask its operator for an account.")
         self._registrations.count(address)
         user = await self.create(new, address=address)
-        return await self._signed_in(user, "register")
+        return await self._signed_in(user, "register", address)
 
     async def create(self, new: NewAccount, *, admin: bool = False, address: str = "") -> UserRow:
         """Make an account, open registration or not; for the operator. Raises BadName, BadInput, NameTaken."""
@@ -123,28 +123,35 @@ class Accounts:
         # Somebody unknown costs as much time as a wrong password, so that time tells nothing about who has an account.
         good = await self._verify(self._nobody if user is None else user.password, login.password)
         if user is None or not good or user.disabled_at is not None:
-            if user is not None:
-                async with self._database.write() as connection:
-                    await self._audit.record(connection, _actor(user, address), "login.refused", user.username)
+            # The limits above bound how many such lines anybody can cause. What was typed is not kept: it may be a password.
+            who = msgspec.structs.replace(HUB, address=address) if user is None else _actor(user, address)
+            async with self._database.write() as connection:
+                target = "(nobody)" if user is None else user.username
+                await self._audit.record(connection, who, "login.refused", target)
             raise WrongPassword("Mail address and password do not belong together.", todo="Try again: wio login.")
         self._logins.forget(pair)
-        return await self._signed_in(user, "login")
+        return await self._signed_in(user, "login", address)
 
     async def logout(self, token: str) -> None:
         """End a token, at once on this worker, within a few seconds on others."""
         digest = _digest(token)
         self._known.pop(digest, None)
         async with self._database.write() as connection:
+            holder = await people.holder(connection, digest, self._clock.now())
             await people.revoke_token(connection, digest, self._clock.now())
+            if holder is not None:
+                who = Actor(UserId(holder.id), holder.username, holder.admin)
+                await self._audit.record(connection, who, "logout", holder.username)
         self._known.pop(digest, None)  # a lookup that was on its way may have put it back
 
-    async def _signed_in(self, user: UserRow, label: str) -> SignedIn:
+    async def _signed_in(self, user: UserRow, label: str, address: str) -> SignedIn:
         now = self._clock.now()
         token = _PREFIX + to_text(self._chance.secret(32))
         expires = now + TOKEN_LIFE_S * _MICROSECOND
         row = TokenRow(self._chance.new_id(), _digest(token), user.id, label, now, expires)
         async with self._database.write() as connection:
             await people.add_token(connection, row)
+            await self._audit.record(connection, _actor(user, address), "login", user.username, token=f"{row.id:x}", by=label)
         return SignedIn(token, expires, _person(user))
 
     # -------------------------------------------------------------------------------------------------- who asks

@@ -76,6 +76,8 @@ class Sheet:
         self.drifts: dict[int, str] = {}
         self.agreed: set[int] = set()
         self.touched = False
+        self.moved: set[int] = set()
+        """Roots whose totals, or those of workspaces in them, were written."""
         self._cursors: dict[int, Cursor] = {}
         self._moved: dict[int, Cursor] = {}
         self._entries: dict[Address, Entry] = {}
@@ -201,7 +203,9 @@ class Sheet:
         """Write what has changed so far."""
         await catalogue.store(self.connection, list(self._written.values()))
         await catalogue.add_to_workspaces(self.connection, {at: Totals(*both) for at, both in self._workspaces.items()})
-        await journals.set_root_totals(self.connection, [one for one in self.roots.values() if one != self._as_read[one.id]])
+        changed = [one for one in self.roots.values() if one != self._as_read[one.id]]
+        await journals.set_root_totals(self.connection, changed)
+        self.moved |= {one.id for one in changed}
         await journals.set_scans(self.connection, self.scans)
         await journals.move(self.connection, self._moved, self._cursors)
         self._as_read = {one.id: msgspec.structs.replace(one) for one in self.roots.values()}

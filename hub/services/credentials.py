@@ -8,26 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import grant_sets, standings
+from hub.db import groups as group_rows
 from hub.db.database import Database
 from hub.db.standings import Reached, SetState
 from hub.domain.paths import Reading, readings
+from hub.domain.quota import Strain, limit, strained
 from hub.services.audit import Audit
-from hub.services.grantsets import EVERYONE, At, GrantSets, fresh
+from hub.services.compiling import compile_set
+from hub.services.grantsets import EVERYONE, At, GrantSets, fresh, stale_lease
+from hub.services.limits import Limiter
 from hub.services.ports import Actor, Agents, Clock
-from hub.services.reach import reaches, require
+from hub.services.reach import reaches, require, waiting
 from protocol.api import Credentials, NewCredentials, NodeCredential, Opened
-from protocol.errors import BadInput, BadLifetime, BadMessage, Internal, NodeOffline, OverCeiling, Pending
-from protocol.grants import GrantSet, Narrowing, Permission, Subject, SubjectKind
+from protocol.errors import (
+    BadInput,
+    BadLifetime,
+    BadMessage,
+    Internal,
+    NodeOffline,
+    NotAllowed,
+    OverCeiling,
+    OverQuota,
+    Pending,
+    TooMany,
+    UnknownWorkspace,
+    WioError,
+)
+from protocol.grants import Grant, GrantSet, Narrowing, Permission, Subject, SubjectKind
 from protocol.identity import from_text, to_text
 from protocol.messages import Mint, Minted, Report
-from protocol.names import NodeId, check_prefix
+from protocol.names import NodeId, check_prefix, shown
 
 DEADLINE_S: Final = 10.0
 SHORTEST_S: Final = 900
@@ -69,7 +86,8 @@ class _Epochs(msgspec.Struct, frozen=True):
     """What the node must have before a key of this person may exist: their own set, and everyone's."""
 
     mine: int
-    everyones: int
+    everyones: int | None
+    """None: as it is, because the node waits for confirmation."""
     keys_until: int = 0
     """Until when keys may be out, as both sets already say."""
 
@@ -87,6 +105,7 @@ class Issuing:
         self._clock = clock
         self._audit = audit
         self._sets = sets
+        self._refusals = Limiter(clock=clock, tries=100, window_s=600, what="refused keys")
 
     async def issue(self, actor: Actor, new: NewCredentials) -> Credentials:
         """Return one sealed key for each node on which the asked paths lie.
@@ -99,22 +118,28 @@ class Issuing:
             raise BadInput(f"Keys are made for 1 to {_MOST_PATHS} paths; {len(new.paths)} were asked for.")
         possible = {path: readings(path, actor.username) for path in new.paths}
         names = {(one.owner, one.name) for read in possible.values() for one in read}
+        now = self._clock.now()
         found = await self._database.run_glance(
-            lambda connection: standings.reached(connection, actor.id, names, self._clock.now())
+            lambda connection: standings.reached(connection, actor.id, names, now, lease=stale_lease(now))
         )
         by_node: dict[int, list[_Wanted]] = {}
         for path, read in possible.items():
-            wanted = self._open(actor, path, read, found, read_only=new.read_only)
+            try:
+                wanted = self._open(actor, path, read, found, read_only=new.read_only)
+            except (NotAllowed, UnknownWorkspace) as error:
+                await self._note_refusal(actor, path, error)
+                raise
             by_node.setdefault(wanted.reached.standing.node_id, []).append(wanted)
         jobs = [_job(actor, new, client_key, wanted) for wanted in by_node.values()]
+        warnings = _warnings(one for job in jobs for one in job.wanted)
         if len(jobs) == 1:
-            return Credentials((await self._one(jobs[0]),))
+            return Credentials((await self._one(jobs[0]),), warnings)
         keys: list[NodeCredential] = []
         for outcome in await asyncio.gather(*(self._one(job) for job in jobs), return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
             keys.append(outcome)
-        return Credentials(tuple(keys))
+        return Credentials(tuple(keys), warnings)
 
     @staticmethod
     def _open(
@@ -137,6 +162,13 @@ class Issuing:
         permission, place = reaches(actor, reached.standing)
         if permission is None:
             raise Internal("A workspace that may be used gives no permission.")
+        if reached.standing.strain == Strain.OVER:
+            permission = limit(permission)
+            if permission is None:
+                raise OverQuota(
+                    f"{reached.standing.owner}/{reached.standing.name} is over its quota: nothing can be dropped into it now.",
+                    todo=f"Ask {reached.standing.owner} to make room, then try again.",
+                )
         opened = Opened(
             path=path,
             workspace=f"{reached.standing.owner}/{reached.standing.name}",
@@ -146,6 +178,18 @@ class Issuing:
             permission=Permission.READ if read_only else permission,
         )
         return _Wanted(opened, reached)
+
+    async def _note_refusal(self, actor: Actor, path: str, error: WioError) -> None:
+        """Write down that no key was made, and why; of very many in a short time only the first."""
+        try:
+            self._refusals.count(actor.username)
+        except TooMany:
+            return
+
+        async def note(connection: AsyncConnection) -> None:
+            await self._audit.record(connection, actor, "key.refused", shown(path), reason=error.code)
+
+        await self._database.run_write(note)
 
     # -------------------------------------------------------------------------------------------------- one node
 
@@ -157,10 +201,13 @@ class Issuing:
                 todo="Keys you hold go on working. Try again later.",
             )
         first = job.wanted[0].reached
-        known = await self._known(job, first.mine, first.everyones)
+        doubtful = first.standing.unconfirmed_since is not None
+        if doubtful:
+            await self._check_confirmed(job)
+        known = None if doubtful or first.groups_behind else await self._known(job, first.mine, first.everyones)
         again = False
         for left in reversed(range(_TRIES)):
-            epochs = known or await self._ready(job, again=again)
+            epochs = known or await self._ready(job, again=again, doubtful=doubtful)
             known = None
             try:
                 return await self._mint(job, epochs)
@@ -186,7 +233,11 @@ class Issuing:
             await self._check_left_out(job)
         return _Epochs(mine.epoch, everyones.epoch, min(mine.keys_until, everyones.keys_until))
 
-    async def _ready(self, job: _Job, *, again: bool) -> _Epochs:
+    async def _ready(self, job: _Job, *, again: bool, doubtful: bool) -> _Epochs:
+        if doubtful:
+            # What is shared stands on the node as it was last sent there, or as less: that needs no new word of this hub.
+            return _Epochs(await self._sets.ready(job.node, job.subject, again=again), None)
+        await self._sets.ready_groups(job.node, job.subject)
         everyones, mine = await asyncio.gather(
             self._sets.ready(job.node, EVERYONE, again=again),
             self._sets.ready(job.node, job.subject, again=again),
@@ -201,15 +252,30 @@ class Issuing:
     async def _check_left_out(self, job: _Job) -> None:
         """Raise OverCeiling where the node's owner does not allow what a key is asked for."""
         async with self._database.read() as connection:
-            bodies = [await grant_sets.body(connection, job.node.id, subject) for subject in (EVERYONE, job.subject)]
+            groups = await group_rows.of_person(connection, job.node.id, job.subject.id, self._clock.now())
+            shared = [EVERYONE, *(group for group, has_set, _ in groups if has_set)]
+            bodies = [await grant_sets.body(connection, job.node.id, subject) for subject in (*shared, job.subject)]
         enforced = [grant for body in bodies if body for grant in msgspec.msgpack.decode(body, type=GrantSet).grants]
         for one in job.wanted:
-            place = one.opened
-            if not any(grant.bucket == place.bucket and place.prefix.startswith(grant.prefix) for grant in enforced):
+            if not _inside(one.opened, enforced):
                 raise OverCeiling(
                     f"The owner of {job.node.name} does not allow {one.opened.permission} on {one.opened.workspace}.",
                     todo="Ask them; wio-agent ceiling shows their limits.",
                 )
+
+    async def _check_confirmed(self, job: _Job) -> None:
+        """Raise NotAllowed where what a key is asked for waits for the node's owner: this hub came back from a backup."""
+        now = self._clock.now()
+
+        async def compiled(connection: AsyncConnection) -> list[Grant]:
+            groups = await group_rows.of_person(connection, job.node.id, job.subject.id, now)
+            subjects = [EVERYONE, job.subject, *(group for group, has_set, _ in groups if has_set)]
+            return [grant for one in subjects for grant in (await compile_set(connection, job.node.id, one, now)).grants]
+
+        confirmed = await self._database.run_read(compiled)
+        for one in job.wanted:
+            if not _inside(one.opened, confirmed):
+                raise waiting(one.opened.workspace, job.node.name)
 
     async def _mint(self, job: _Job, epochs: _Epochs) -> NodeCredential:
         """Have the key minted while the hub writes down that it may be out; neither counts without the other."""
@@ -252,7 +318,8 @@ class Issuing:
         """
         until = self._clock.now() + (job.life_s + _SLACK_S) * _MICROSECOND
         until += -until % _MINUTE  # so that keys minted one after the other need not write it each time
-        subjects = ((EVERYONE, epochs.everyones), (job.subject, epochs.mine)) if epochs.keys_until < until else ()
+        both = ((EVERYONE, epochs.everyones), (job.subject, epochs.mine)) if epochs.keys_until < until else ()
+        subjects = [(subject, epoch) for subject, epoch in both if epoch is not None]
 
         async def note(connection: AsyncConnection) -> None:
             for subject, epoch in subjects:
@@ -270,6 +337,16 @@ class Issuing:
             )
 
         await self._database.run_write(note)
+
+
+def _inside(place: Opened, grants: Iterable[Grant]) -> bool:
+    return any(grant.bucket == place.bucket and place.prefix.startswith(grant.prefix) for grant in grants)
+
+
+def _warnings(wanted: Iterable[_Wanted]) -> tuple[str, ...]:
+    standings_of = [one.reached.standing for one in wanted]
+    said = [strained(f"{one.owner}/{one.name}", Strain(one.strain)) for one in standings_of]
+    return tuple(dict.fromkeys(one for one in said if one))
 
 
 def _job(actor: Actor, new: NewCredentials, client_key: bytes, wanted: list[_Wanted]) -> _Job:

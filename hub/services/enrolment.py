@@ -167,7 +167,7 @@ class Enrolment:
             isolates_names=str(report.isolates_names) if report else "unknown",
             probes=report.probes if report and inside else (),
             ceiling=report.ceiling if report and inside else (),
-            warnings=health.warnings if health and inside else (),
+            warnings=(*_unconfirmed(row), *(health.warnings if health else ())) if inside else (),
             pending_rows=health.pending_rows if health else 0,
             seen_at=max(row.seen_at or 0, heard.at if heard else 0) or None,
             joined_at=row.joined_at,
@@ -259,7 +259,12 @@ class Enrolment:
             return
         self._heard[node] = _Heard(health, now, now)
         async with self._database.write() as connection:
+            row = await nodes.by_id(connection, node)
+            last = None if row is None or row.health is None else msgspec.msgpack.decode(row.health, type=Health)
             await nodes.set_health(connection, node, msgspec.msgpack.encode(health), now)
+            if row is not None and health.paused != (last is not None and last.paused):
+                action = "node.pause" if health.paused else "node.resume"
+                await self._audit.record(connection, HUB, action, row.name, node=node, reported=True)
 
     async def seen(self, node: NodeId) -> None:
         """Note that a node was here until now, as when its connection ends."""
@@ -269,6 +274,13 @@ class Enrolment:
 
 def _runs(actor: Actor, row: NodeRow) -> bool:
     return actor.admin or row.owner_id == actor.id
+
+
+def _unconfirmed(row: NodeRow) -> tuple[str, ...]:
+    if row.unconfirmed_since is None:
+        return ()
+    told = "The hub came back from a backup: what it knew before is not sent to this node until you say that it is right."
+    return (f"{told} Look at what is shared, then: wio node confirm {row.name}.",)
 
 
 def _unknown(name: str) -> UnknownNode:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
@@ -20,14 +20,14 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import grant_sets, grants, people, standings
+from hub.db import grant_sets, groups, nodes, standings
 from hub.db.database import Database
 from hub.db.grant_sets import SetBrief, SetRow
-from hub.domain.compile import Opening, OpenRoot, compile_grants, takes_away
+from hub.domain.compile import takes_away
+from hub.services.compiling import Compiled, compile_set
 from hub.services.ports import Agents, Chance, Clock
 from protocol.errors import Internal, Problem, WioError, error_of
 from protocol.grants import (
-    Grant,
     GrantSet,
     ProbeProof,
     Receipt,
@@ -92,6 +92,25 @@ class Prepared(msgspec.Struct, frozen=True):
     receipt: Receipt | None
     workspace: int | None = None
     left_out: str | None = None
+    without: frozenset[int] = frozenset()
+    """The workspaces that the node refused and that the set is now without."""
+    lenient: bool = False
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """How a set is to be prepared.
+
+    ``workspace`` is the one that it is about: where a node refuses that very one, nothing is carried out, unless
+    ``lenient``: then the rest is. ``receipt``: make one. ``changed_only``: leave alone what stays as it is. ``first``: sign
+    the set even if it is the subject's first one here. ``keys_until``: no key for which a group's set counts lives longer.
+    """
+
+    workspace: int | None = None
+    receipt: bool = False
+    lenient: bool = False
+    changed_only: bool = False
+    first: bool = False
+    keys_until: int = 0
 
 
 class GrantSets:
@@ -116,8 +135,14 @@ class GrantSets:
     @asynccontextmanager
     async def turns(self, node: int, *subjects: Subject) -> AsyncIterator[None]:
         """Hold the turns of these subjects on a node; always taken in one order, so that nobody waits in a ring."""
+        async with self.all_turns((node, subject) for subject in subjects):
+            yield
+
+    @asynccontextmanager
+    async def all_turns(self, pairs: Iterable[tuple[int, Subject]]) -> AsyncIterator[None]:
+        """Hold the turns of subjects on several nodes."""
         async with AsyncExitStack() as stack:
-            for key in sorted({(node, str(subject.kind), subject.id) for subject in subjects}):
+            for key in sorted({(node, str(subject.kind), subject.id) for node, subject in pairs}):
                 lock = self._locks.get(key)
                 if lock is None:
                     lock = self._locks[key] = asyncio.Lock()
@@ -140,28 +165,33 @@ class GrantSets:
         one that it is about: where a node refuses that very one, nothing is carried out. Raises BadInput where there would
         be too many grants.
         """
+        wish = Wish(workspace=workspace, receipt=with_receipt and workspace is not None)
         ordered = sorted(subjects, key=lambda one: (one.kind, one.id))
-        prepared = [
-            await self._prepare(connection, node, one, workspace=workspace, with_receipt=with_receipt) for one in ordered
-        ]
+        prepared = [await self.prepare_one(connection, node, one, wish) for one in ordered]
         await standings.changed(connection)
-        return prepared
+        return [one for one in prepared if one is not None]
 
-    async def _prepare(
-        self, connection: AsyncConnection, node: At, subject: Subject, *, workspace: int | None, with_receipt: bool
-    ) -> Prepared:
+    async def prepare_one(self, connection: AsyncConnection, node: At, subject: Subject, wish: Wish) -> Prepared | None:
+        """Do the same for one subject, without saying that who may read what changes. None: it stays as it is."""
         now = self._clock.now()
         row = await grant_sets.claim(connection, node.id, subject)
-        compiled = await self._compile(connection, node.id, subject, now)
+        alive = living(row, now) or wish.first
+        if wish.changed_only and not alive:
+            await grant_sets.mark_stale(connection, node.id, subject)
+            return None
+        compiled = await compile_set(connection, node.id, subject, now)
+        if wish.changed_only and _stands(row, compiled, subject, now):
+            await grant_sets.mark_fresh(connection, node.id, subject)
+            return None
         signed, epoch, exposure = None, row.epoch, None
-        if not living(row, now):
+        if not alive:
             await grant_sets.mark_stale(connection, node.id, subject)
         else:
-            if row.epoch > 0 and takes_away(_grants_in(row.body), compiled):
-                exposure = max(0, -(-(row.keys_until - now) // _MICROSECOND))
+            if row.epoch > 0 and _takes_away(row.body, compiled):
+                exposure = max(0, -(-(max(row.keys_until, wish.keys_until) - now) // _MICROSECOND))
             signed, epoch = await self._sign(connection, row, subject, compiled, now)
         receipt = None
-        if with_receipt and workspace is not None:
+        if wish.receipt:
             receipt = Receipt(
                 id=f"{self._chance.new_id():x}",
                 node=node.name,
@@ -173,52 +203,27 @@ class GrantSets:
                 exposure_s=exposure,
                 reason="" if signed else _nobody(node, subject),
             )
-            await grant_sets.add_receipt(connection, node.id, workspace, receipt)
-        return Prepared(node, subject, epoch, signed, receipt, workspace)
-
-    async def _compile(
-        self, connection: AsyncConnection, node: int, subject: Subject, now: int, without: frozenset[int] = frozenset()
-    ) -> tuple[Grant, ...]:
-        """Return what a subject may do on a node now."""
-        given = await grants.given_to(connection, node, subject.kind, subject.id)
-        roots: list[tuple[str, str]] = []
-        dropper = None
-        if subject.kind is SubjectKind.EVERYONE:
-            given += await grants.in_public_bucket_roots(connection, node)
-            roots = await grants.public_prefix_roots(connection, node)
-        elif subject.kind is SubjectKind.PERSON:
-            user = await people.by_id(connection, subject.id)
-            if user is None or user.disabled_at is not None:
-                return ()
-            dropper = user.username
-            given += await grants.owned_by(connection, node, subject.id)
-        return compile_grants(
-            [
-                Opening(one.workspace, one.layout, one.bucket, one.root_prefix, one.prefix, one.permission, one.expires_at)
-                for one in given
-                if one.workspace not in without
-            ],
-            roots=[OpenRoot(bucket, prefix) for bucket, prefix in roots],
-            dropper=dropper,
-            now=now,
-        )
+            await grant_sets.add_receipt(connection, node.id, wish.workspace or 0, receipt)
+        return Prepared(node, subject, epoch, signed, receipt, wish.workspace, lenient=wish.lenient)
 
     async def _sign(
         self,
         connection: AsyncConnection,
         row: SetRow,
         subject: Subject,
-        compiled: tuple[Grant, ...],
+        compiled: Compiled,
         now: int,
         *,
-        floor: int = 0,
+        epoch: int | None = None,
     ) -> tuple[SignedGrantSet, int]:
-        """Sign the next epoch, above ``floor``, and keep it."""
-        epoch = max(row.epoch, floor) + 1
+        """Sign the next epoch, or this very one, and keep it. The first set of a group takes over from its members' own."""
+        if subject.kind is SubjectKind.GROUP and row.epoch == 0:
+            await grant_sets.mark_members_stale(connection, row.node_id, subject.id)
+        epoch = row.epoch + 1 if epoch is None else epoch
         if epoch > MAX_ID:
             raise Internal(f"The grant sets of {subject.name} have run out of epochs.")
         lease_end = now // _MICROSECOND + LEASE_S
-        grant_set = GrantSet(row.node_id, subject, epoch, compiled, lease_end)
+        grant_set = GrantSet(row.node_id, subject, epoch, compiled.grants, lease_end, compiled.groups)
         signed = sign_set(self._key, grant_set)
         await grant_sets.sign(
             connection,
@@ -241,6 +246,11 @@ class GrantSets:
         prepared, outcome = await self.transmit(prepared)
         return _told(prepared, outcome)
 
+    @staticmethod
+    def told(prepared: Prepared, outcome: Outcome | None) -> Receipt:
+        """Return the receipt of a change, given what became of it."""
+        return _told(prepared, outcome)
+
     async def transmit(self, prepared: Prepared) -> tuple[Prepared, Outcome | None]:
         """Send a prepared change, once more without what the node refuses of it, and keep what became of it.
 
@@ -259,7 +269,7 @@ class GrantSets:
     def _may_leave_out(prepared: Prepared, outcome: Refused) -> bool:
         """One grant above the ceiling must hold up neither a revocation nor a key for everything else."""
         named = {refusal.workspace for refusal in outcome.refusals}
-        return bool(named) and 0 not in named and prepared.workspace not in named
+        return bool(named) and 0 not in named and (prepared.lenient or prepared.workspace not in named)
 
     async def _without(self, prepared: Prepared, outcome: Refused) -> Prepared:
         named = frozenset(refusal.workspace for refusal in outcome.refusals)
@@ -267,7 +277,7 @@ class GrantSets:
 
         async def sign(connection: AsyncConnection) -> tuple[SignedGrantSet, int, Receipt | None]:
             row = await grant_sets.claim(connection, prepared.node.id, prepared.subject)
-            compiled = await self._compile(connection, prepared.node.id, prepared.subject, now, named)
+            compiled = await compile_set(connection, prepared.node.id, prepared.subject, now, without=named)
             signed, epoch = await self._sign(connection, row, prepared.subject, compiled, now)
             receipt = prepared.receipt
             if receipt is not None:
@@ -277,7 +287,9 @@ class GrantSets:
 
         signed, epoch, receipt = await self._database.run_write(sign)
         reasons = " ".join(dict.fromkeys(refusal.problem.message for refusal in outcome.refusals))
-        return msgspec.structs.replace(prepared, signed=signed, epoch=epoch, receipt=receipt, left_out=reasons[:1000])
+        return msgspec.structs.replace(
+            prepared, signed=signed, epoch=epoch, receipt=receipt, left_out=reasons[:1000], without=named
+        )
 
     async def _ask(self, prepared: Prepared) -> Outcome:
         signed = prepared.signed
@@ -310,8 +322,10 @@ class GrantSets:
                 await grant_sets.refused(
                     connection, prepared.node.id, prepared.subject, epoch=prepared.epoch, reason=outcome.problem.message
                 )
-            if prepared.receipt is not None and not isinstance(outcome, Applied):
-                await grant_sets.change_receipt(connection, _told(prepared, outcome))
+            if prepared.receipt is not None:
+                told = _told(prepared, outcome)
+                if told.state is not ReceiptState.ENFORCED:
+                    await grant_sets.change_receipt(connection, told)
 
         await self._database.run_write(keep)
 
@@ -341,20 +355,58 @@ class GrantSets:
             raise Internal("A set that was to be sent was not.")
         raise error_of(outcome.problem)
 
-    async def due(self, node: At, subject: Subject, *, again: bool = False, floor: int = 0) -> Prepared:
+    async def ready_groups(self, node: At, person: Subject) -> None:
+        """See to it that the node has the shared sets of a person's groups, made now where enough members hold keys there.
+
+        Raises what keeps the node from having them.
+        """
+        now = self._clock.now()
+        found = await self._database.run_read(lambda connection: groups.of_person(connection, node.id, person.id, now))
+        for subject, shared, others in found:
+            if shared or others >= groups.LARGE:
+                await self.ready(node, subject)
+
+    async def due(self, node: At, subject: Subject, *, again: bool = False) -> Prepared:
         """Return what the node lacks of a subject's set, signed anew where that is due."""
         now = self._clock.now()
 
         async def look(connection: AsyncConnection) -> Prepared:
+            if subject.kind is SubjectKind.PERSON:
+                await groups.hold_those_of(connection, subject.id)
             row = await grant_sets.claim(connection, node.id, subject)
-            if row.stale or row.epoch == 0 or floor >= row.epoch or not fresh(row.lease_end, now):
-                compiled = await self._compile(connection, node.id, subject, now)
-                signed, epoch = await self._sign(connection, row, subject, compiled, now, floor=floor)
+            compiled = None
+            if row.stale or row.epoch == 0 or not fresh(row.lease_end, now):
+                compiled = await compile_set(connection, node.id, subject, now)
+            elif subject.kind is SubjectKind.PERSON and await nodes.unconfirmed_since(connection, node.id) is not None:
+                confirmed = await compile_set(connection, node.id, subject, now)
+                compiled = None if _content(row, subject, confirmed) == row.content else confirmed
+            if compiled is not None:
+                signed, epoch = await self._sign(connection, row, subject, compiled, now)
                 return Prepared(node, subject, epoch, signed, None)
             lacking = again or row.applied_epoch < row.epoch
             return Prepared(node, subject, row.epoch, SignedGrantSet(row.body, row.signature) if lacking else None, None)
 
         return await self._database.run_write(look)
+
+    # -------------------------------------------------------------------------------------------------- after a backup
+
+    async def overlap(self, node: At, subject: Subject, epoch: int, *, keys_until: int) -> Prepared:
+        """Sign what this hub knows with the very epoch that the node has: so the node opens only what both sets open.
+
+        For a hub whose database is older than the node's. What opens nothing is signed above it instead. ``keys_until``: keys
+        may be out until then of which it is not known.
+        """
+        now = self._clock.now()
+
+        async def sign(connection: AsyncConnection) -> Prepared:
+            row = await grant_sets.claim(connection, node.id, subject)
+            compiled = await compile_set(connection, node.id, subject, now, unconfirmed=True)
+            same = max(epoch, row.epoch) + (0 if compiled.grants or compiled.groups else 1)
+            signed, _ = await self._sign(connection, row, subject, compiled, now, epoch=same)
+            await grant_sets.expect_keys(connection, node.id, until=keys_until)
+            return Prepared(node, subject, same, signed, None)
+
+        return await self._database.run_write(sign)
 
 
 def fresh(lease_end: int, now: int) -> bool:
@@ -362,18 +414,34 @@ def fresh(lease_end: int, now: int) -> bool:
     return lease_end - now // _MICROSECOND > LEASE_S // 2
 
 
+def stale_lease(now: int) -> int:
+    """Return the Unix second before which a lease's end is no longer ``fresh`` at Unix microsecond ``now``."""
+    return now // _MICROSECOND + LEASE_S // 2 + 1
+
+
 def living(row: SetRow | SetBrief, now: int) -> bool:
     """Say whether a change has to reach the node at once.
 
-    Everybody with a key has what everyone has, so that set counts as living from its first signature on.
+    Everybody with a key has what everyone has, so that set counts as living from its first signature on; so does a group's.
     """
-    if row.subject_kind == SubjectKind.EVERYONE:
+    if row.subject_kind != SubjectKind.PERSON:
         return row.epoch > 0
     return row.keys_until > now
 
 
-def _grants_in(body: bytes) -> tuple[Grant, ...]:
-    return msgspec.msgpack.decode(body, type=GrantSet).grants
+def _takes_away(body: bytes, compiled: Compiled) -> bool:
+    before = msgspec.msgpack.decode(body, type=GrantSet)
+    return takes_away(before.grants, compiled.grants) or not set(before.groups) <= set(compiled.groups)
+
+
+def _content(row: SetRow, subject: Subject, compiled: Compiled) -> bytes:
+    return content_hash(GrantSet(row.node_id, subject, max(row.epoch, 1), compiled.grants, 0, compiled.groups))
+
+
+def _stands(row: SetRow, compiled: Compiled, subject: Subject, now: int) -> bool:
+    """Say whether the node enforces this very content already, and goes on doing so."""
+    applied = row.epoch > 0 and row.applied_epoch == row.epoch and fresh(row.lease_end, now)
+    return applied and _content(row, subject, compiled) == row.content
 
 
 def _enforced(receipt: Receipt, outcome: Applied) -> Receipt:
@@ -400,6 +468,8 @@ def _told(prepared: Prepared, outcome: Outcome | None) -> Receipt:
         raise Internal("A change without a workspace has no receipt.")
     if outcome is None:
         return receipt
+    if isinstance(outcome, Applied) and prepared.workspace in prepared.without:
+        return msgspec.structs.replace(receipt, state=ReceiptState.REFUSED, reason=prepared.left_out or "")
     if isinstance(outcome, Applied):
         return _enforced(receipt, outcome)
     if isinstance(outcome, Waiting):

@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hub.db import accesses as access_rows
 from hub.db import catalogue, journals
+from hub.db.catalogue import Address
 from hub.db.database import Database
-from hub.services.batches import Sheet, Verdict, judge, no_journals
+from hub.db.rows import storable
+from hub.services.batches import Sheet, Verdict, folders_above, judge, no_journals
 from hub.services.ports import Clock
 from protocol.digest import combine, object_number, run_on
 from protocol.errors import BadMessage, Internal
@@ -52,12 +56,17 @@ class Ingest:
         clock: Clock,
         changed: Callable[[], None] = lambda: None,
         indexed: Callable[[], int] = lambda: 0,
+        moved: Callable[[set[int], int], None] = lambda _roots, _at: None,
     ) -> None:
-        """Call ``changed`` when the search index has something to do; ``indexed`` says up to which revision it is."""
+        """Call ``changed`` when the search index has something to do; ``indexed`` says up to which revision it is.
+
+        ``moved`` is told which roots' totals have moved, and when (Unix microseconds).
+        """
         self._database = database
         self._clock = clock
         self._changed = changed
         self._indexed = indexed
+        self._moved = moved
         self._waiting: deque[_Waiting] = deque()
         self._work: asyncio.Task[None] | None = None
         self._held: dict[tuple[int, int], Progress] = {}
@@ -65,6 +74,8 @@ class Ingest:
         self.drifts: dict[int, str] = {}
         """Roots whose catalogue did not equal what the agent has, and how; cleared by the next scan that agrees."""
         self.accesses_dropped = 0
+        """Accesses that could not be true: of keys or times that cannot be."""
+        self._accessing = asyncio.Lock()
 
     async def cursor(self, node: NodeId) -> Cursor:
         """Return how far this node's journal is in the catalogue, for a session that begins."""
@@ -89,9 +100,23 @@ class Ingest:
         return outcome if isinstance(outcome, Nak) else None
 
     async def accesses(self, node: NodeId, accesses: Accesses) -> None:
-        """Take attributed accesses. There is no table for them yet: they are counted and dropped."""
-        del node
-        self.accesses_dropped += len(accesses.rows)
+        """Keep attributed accesses. Raises BadMessage, which ends the connection, for another node's root."""
+        latest = self._clock.now() + access_rows.MINUTE
+        rows = [one for one in accesses.rows if one.first_at <= one.last_at <= latest and storable(one.key + one.operation)]
+        self.accesses_dropped += len(accesses.rows) - len(rows)
+
+        async def keep(connection: AsyncConnection) -> bool:
+            there = await journals.nodes_of(connection, {one.root for one in rows})
+            if any(there.get(one.root, node) != node for one in rows):
+                return False
+            known = [one for one in rows if one.root in there]
+            homes = await catalogue.homes(connection, folders_above(access_rows.keys(known)))
+            await access_rows.add(connection, [(one, _home(homes, one.root, one.key)) for one in known])
+            return True
+
+        async with self._accessing:
+            if not await self._database.run_write(keep):
+                raise _not_yours()
 
     # -------------------------------------------------------------------------------------------------- in turn
 
@@ -143,6 +168,8 @@ class Ingest:
         self.drifts |= sheet.drifts
         if sheet.touched:
             self._changed()
+        if sheet.moved:
+            self._moved(sheet.moved, sheet.now)
 
     # -------------------------------------------------------------------------------------------------- one transaction
 
@@ -294,6 +321,16 @@ _T = TypeVar("_T")
 def _pieces(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(rows), BREATH):
         yield rows[start : start + BREATH]
+
+
+def _home(homes: dict[Address, int], root: int, key: str) -> int:
+    """Return the workspace a key belongs to, given those that lie at folders above it; 0 for none."""
+    above = key[: key.rfind("/") + 1]
+    while above:
+        if (root, above) in homes:
+            return homes[root, above]
+        above = above[: above.rfind("/", 0, -1) + 1]
+    return 0
 
 
 def _not_yours() -> BadMessage:

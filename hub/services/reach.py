@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.db import standings
 from hub.db.database import Database
 from hub.db.standings import Standing
-from hub.domain.access import Denied, Held, decide
+from hub.domain.access import Denied, Held, decide, waits_for
 from hub.domain.compile import entrance
 from hub.domain.paths import readings
 from hub.services.ports import Actor, Clock, Readable
-from protocol.errors import NoGrant, UnknownWorkspace
+from protocol.errors import NoGrant, NotAllowed, UnknownWorkspace
 from protocol.grants import Permission
 from protocol.names import NodeId, Place, RootId, WorkspaceId, locate, shown
 
@@ -25,31 +25,48 @@ _KEPT: Final = 500
 
 
 def held(actor: Actor, standing: Standing) -> Held:
-    """Return what somebody holds in a workspace."""
+    """Return what somebody holds in a workspace; without what its node's owner has yet to confirm."""
+    return _held(actor, standing, standing.unconfirmed_since or 0)
+
+
+def _held(actor: Actor, standing: Standing, since: int) -> Held:
     return Held(
         owner=standing.owner_id == actor.id,
-        granted=standing.granted,
-        everyone=standing.everyone,
+        granted=standing.granted if (standing.granted_since or 0) >= since else None,
+        everyone=standing.everyone if (standing.everyone_since or 0) >= since else None,
         public_root=standing.kind.public,
+        groups=tuple((one.group, one.permission) for one in standing.groups if one.since >= since),
+        archived=standing.archived_at is not None,
     )
 
 
 def require(actor: Actor, standing: Standing | None, want: Permission, called: str) -> tuple[Standing, Permission]:
     """Return the workspace and the strongest permission held, if ``want`` is held.
 
-    Raises UnknownWorkspace where there is none or none that this person may know of, in the same words; else NoGrant.
+    Raises UnknownWorkspace where there is none or none that this person may know of, in the same words; NoGrant; NotAllowed
+    where they would hold it, had the node's owner confirmed what this hub knew before it came back from a backup.
     """
     if standing is not None:
         holds = held(actor, standing)
         decision = decide(holds, want)
         if not isinstance(decision, Denied):
             return standing, holds.strongest or decision.permission
+        if standing.unconfirmed_since is not None and not isinstance(decide(_held(actor, standing, 0), want), Denied):
+            raise waiting(f"{standing.owner}/{standing.name}", standing.node)
         if decision.known:
             raise NoGrant(
                 f"{actor.username} may not {_DOES[want]} {standing.owner}/{standing.name}: {decision.reason}.",
                 todo=f"Ask {standing.owner} to share it with {actor.username}.",
             )
     raise UnknownWorkspace(f"There is no workspace {shown(called)}, or none that you may use.", todo="wio w ls shows yours.")
+
+
+def waiting(called: str, node: str) -> NotAllowed:
+    """Return the error for what a node's owner has yet to confirm."""
+    return NotAllowed(
+        f"What you may do in {called} cannot be used now: {waits_for(f'the owner of {node}')}.",
+        todo=f"Ask them, or an admin, to confirm it: wio node confirm {node}.",
+    )
 
 
 def reaches(actor: Actor, standing: Standing) -> tuple[Permission | None, Place]:
@@ -61,6 +78,7 @@ def reaches(actor: Actor, standing: Standing) -> tuple[Permission | None, Place]
 
 _DOES: Final = {
     Permission.READ: "read",
+    Permission.TIDY: "delete from",
     Permission.DROP: "drop files into",
     Permission.WRITE: "write to",
     Permission.MANAGE: "manage",
@@ -101,7 +119,7 @@ class People:
             return kept.readable
         known = known or []
         readable = tuple(_readable(one) for one in known if not isinstance(decide(held(actor, one), Permission.READ), Denied))
-        ends = [until for one in known for until in (one.granted_until, one.everyone_until) if until is not None]
+        ends = [until for one in known for until in _ends(one) if until is not None]
         self._kept[actor.id] = _Kept(version, min(ends, default=None), readable)
         self._kept.move_to_end(actor.id)
         if len(self._kept) > _KEPT:
@@ -123,6 +141,10 @@ class People:
             if standing is not None:
                 return _readable(require(actor, standing, Permission.READ, path)[0]), one.rest
         return _readable(require(actor, None, Permission.READ, path)[0]), ""
+
+
+def _ends(one: Standing) -> list[int | None]:
+    return [one.granted_until, one.everyone_until, *(through.until for through in one.groups)]
 
 
 def _readable(one: Standing) -> Readable:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
 
-from hub.db import nodes
+from hub.db import nodes, roles
 from hub.db import roots as rows
 from hub.db.database import Database
 from hub.db.nodes import NodeRow
+from hub.db.roles import Role
 from hub.db.roots import RootRow
 from hub.domain.roots import NotLaid, Territory, choose_layout, first_overlap, names_warning
 from hub.services.audit import Audit
@@ -111,6 +112,8 @@ class Roots:
                         level=config.level,
                         now=self._clock.now(),
                     )
+                    if kind.managed:
+                        await roles.replace(connection, config.root, Role.CREATE, [EVERYONE])
                     target = f"{node.name}/{config.name}"
                     place = f"{config.bucket}/{config.prefix}"
                     await self._audit.record(
@@ -139,19 +142,26 @@ class Roots:
                 await self._sets.prepare(connection, At(NodeId(node.id), node.name), EVERYONE)
 
     async def list(self, actor: Actor) -> builtins.list[Root]:
-        """List the roots this person may know of: all but other people's unmanaged-private ones."""
+        """List the roots this person may know of: of other people's unmanaged-private ones only those they have a role in."""
         async with self._database.read() as connection:
-            return [_shown(one) for one in await rows.everything(connection) if may_know(actor, one)]
+            mine = await roles.of_person(connection, actor.id)
+            listed = await roles.listed(connection)
+            found = await rows.everything(connection)
+        return [shown_root(one, listed) for one in found if may_know(actor, one, mine)]
 
     async def show(self, actor: Actor, node: str, root: str) -> Root:
         """Show one root. Raises UnknownRoot."""
-        return _shown(await self._find(actor, node, root))
+        row = await self.find(actor, node, root)
+        async with self._database.read() as connection:
+            return shown_root(row, await roles.listed(connection, row.id))
 
     async def scan(self, actor: Actor, node: str, root: str) -> ScanStatus:
         """Begin to import or reconcile a root. Raises UnknownRoot, NotAllowed, NodeOffline, DeadlinePassed."""
-        row = await self._find(actor, node, root)
-        if not (actor.admin or row.owner_id == actor.id):
-            raise NotAllowed(f"Only {row.owner}, whose node that is, may scan {node}/{root}.")
+        row = await self.find(actor, node, root)
+        async with self._database.read() as connection:
+            mine = await roles.of_person(connection, actor.id)
+        if not (actor.admin or row.owner_id == actor.id or (row.id, Role.MANAGE) in mine):
+            raise NotAllowed(f"Only {row.owner}, whose node that is, and its managers may scan {node}/{root}.")
         await self._agents.ask(
             NodeId(row.node_id), lambda request, deadline: Scan(request, deadline, row.id), deadline_s=DEADLINE_S
         )
@@ -161,7 +171,7 @@ class Roots:
 
     async def scan_status(self, actor: Actor, node: str, root: str) -> ScanStatus:
         """Say how far the last scan of a root is. Raises UnknownRoot."""
-        row = await self._find(actor, node, root)
+        row = await self.find(actor, node, root)
         called = f"{row.node}/{row.name}"
         searchable = await self._searchable(RootId(row.id))
         if row.scan is None:
@@ -170,10 +180,12 @@ class Roots:
         problem = at.problem.message if at.problem else ""
         return ScanStatus(called, at.state, at.objects, at.bytes, at.started_at, at.at, searchable, problem)
 
-    async def _find(self, actor: Actor, node: str, root: str) -> RootRow:
+    async def find(self, actor: Actor, node: str, root: str) -> RootRow:
+        """Return a root as it is stored. Raises UnknownRoot where there is none that this person may know of."""
         async with self._database.read() as connection:
             found = await rows.called(connection, root, node)
-        if not found or not may_know(actor, found[0]):
+            mine = await roles.of_person(connection, actor.id)
+        if not found or not may_know(actor, found[0], mine):
             raise UnknownRoot(f"There is no root {shown(f'{node}/{root}')}.", todo="wio root ls shows them.")
         return found[0]
 
@@ -185,16 +197,17 @@ class Roots:
             row = await nodes.by_id(connection, node)
             if row is None or row.evicted_at is not None:
                 raise UnknownNode("That node is not known any more.")
-            configs = tuple(_config(one) for one in await rows.of_node(connection, node))
+            configs = tuple(config_of(one) for one in await rows.of_node(connection, node))
         revision = row.config_revision
         await self._agents.ask(
             node, lambda request, deadline: Configure(request, deadline, revision, configs), deadline_s=DEADLINE_S
         )
 
 
-def may_know(actor: Actor, root: RootRow) -> bool:
-    """Say whether somebody may know of a root."""
-    return root.kind is not RootKind.UNMANAGED_PRIVATE or actor.admin or root.owner_id == actor.id
+def may_know(actor: Actor, root: RootRow, mine: frozenset[tuple[int, Role]] = frozenset()) -> bool:
+    """Say whether somebody who has these roles may know of a root."""
+    inside = actor.admin or root.owner_id == actor.id or any(one == root.id for one, _ in mine)
+    return inside or root.kind is not RootKind.UNMANAGED_PRIVATE
 
 
 def _check_free(name: str, new: Territory, node: NodeRow, there: builtins.list[RootRow]) -> None:
@@ -218,11 +231,13 @@ def _isolates(node: NodeRow | RootRow) -> Finding:
     return msgspec.msgpack.decode(node.report, type=Report).isolates_names
 
 
-def _config(root: RootRow) -> RootConfig:
+def config_of(root: RootRow) -> RootConfig:
+    """Return a root as its agent is told of it."""
     return RootConfig(root.id, root.name, root.bucket, root.prefix, root.layout, root.level, root.pace)
 
 
-def _shown(root: RootRow) -> Root:
+def shown_root(root: RootRow, listed: Mapping[tuple[int, Role], tuple[str, ...]]) -> Root:
+    """Return a root as people see it, with those who have ``listed`` roles in it."""
     warning = names_warning(root.kind, root.layout, root.prefix, _isolates(root))
     return Root(
         id=root.id,
@@ -239,4 +254,6 @@ def _shown(root: RootRow) -> Root:
         digest=f"{root.digest:016x}",
         warnings=() if warning is None else (warning,),
         created_at=root.created_at,
+        creators=listed.get((root.id, Role.CREATE), ()),
+        managers=listed.get((root.id, Role.MANAGE), ()),
     )

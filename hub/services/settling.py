@@ -15,16 +15,17 @@ from typing import Final, TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import grant_sets, nodes, people
+from hub.db import grant_sets, groups, nodes, people, standings
 from hub.db.database import Database
 from hub.db.grant_sets import SetBrief
 from hub.services.audit import HUB, Audit
-from hub.services.grantsets import Applied, At, GrantSets, Prepared, Refused, Waiting, fresh, living
-from hub.services.ports import Agents, Clock
-from protocol.errors import BadMessage, UnknownNode
+from hub.services.grantsets import Applied, At, GrantSets, Outcome, Prepared, Refused, Waiting, fresh, living
+from hub.services.ports import Actor, Agents, Clock
+from protocol.api import Confirmed
+from protocol.errors import BadMessage, NotAllowed, UnknownNode
 from protocol.grants import Subject, SubjectKind
 from protocol.messages import Epochs, EpochState, Report
-from protocol.names import NodeId
+from protocol.names import NodeId, shown
 
 _LOG: Final = logging.getLogger("wio.hub.grants")
 _MICROSECOND: Final = 1_000_000
@@ -34,6 +35,9 @@ _MOST: Final = 50_000
 """Subjects that one node may report."""
 _UNHEARD_KEYS_S: Final = 43_200
 """How long keys may live of which this database knows nothing, where the node never said: the protocol's own default."""
+
+_KEPT_ONLY: Final = bytes(32)
+"""What a node says instead of the content of a set that it has, but could not enforce yet."""
 
 T = TypeVar("T")
 
@@ -72,22 +76,24 @@ class Settling:
                 reported[key] = await _renamed(connection, reported[key])
         at = At(node, row.name)
         now = self._clock.now()
+        doubtful = row.unconfirmed_since is not None or any(_ahead(state, wanted.get(key)) for key, state in reported.items())
         tasks = [
             task
             for key in sorted(reported.keys() | wanted.keys())
-            if (task := _difference(reported.get(key), wanted.get(key), now)) is not None
+            if (task := _difference(reported.get(key), wanted.get(key), now, doubtful=doubtful)) is not None
         ]
+        jumps = [task for task in tasks if task.reason]
+        longest_s = _UNHEARD_KEYS_S if row.report is None else msgspec.msgpack.decode(row.report, type=Report).longest_key_s
+        until = now + longest_s * _MICROSECOND
+        if jumps:
+            await self._note_jumps(at, jumps, until)
         agreed = [task for task in tasks if task.agreed]
         if agreed:
             await self._agree(at, agreed)
         narrowing = {(str(one.subject.kind), one.subject.id) for one in pending if one.exposure_s is not None}
         widening = {(str(one.subject.kind), one.subject.id) for one in pending if one.exposure_s is None}
         to_send = sorted((task for task in tasks if not task.agreed), key=lambda task: _urgency(task, narrowing, widening))
-        longest_s = _UNHEARD_KEYS_S if row.report is None else msgspec.msgpack.decode(row.report, type=Report).longest_key_s
-        jumps = [task for task in tasks if task.reason]
-        if jumps:
-            await self._note_jumps(at, jumps, longest_s)
-        await self._all(to_send, lambda task: self._bring(at, task))
+        await self._all(to_send, lambda task: self._overlap(at, task, until) if task.reason else self._bring(at, task))
 
     async def retry_once(self) -> int:
         """Send what connected nodes have yet to take over, as after a deadline that passed; return how many sets.
@@ -100,6 +106,30 @@ class Settling:
         due = [(At(NodeId(node), names[node]), subject) for node, subject in found if self._agents.online(NodeId(node))]
         await self._all(due, lambda one: self._bring(one[0], _Task(one[1], again=False)))
         return len(due)
+
+    async def confirm(self, actor: Actor, name: str) -> Confirmed:
+        """Say that what this hub knows of a node is right, after a backup of the hub was restored: it is sent, all of it.
+
+        Raises UnknownNode, NotAllowed.
+        """
+        async with self._database.write() as connection:
+            row = await nodes.by_name(connection, name)
+            if row is None or row.evicted_at is not None:
+                raise UnknownNode(f"There is no node called {shown(name)}.", todo="wio node ls shows them.")
+            if not (actor.admin or row.owner_id == actor.id):
+                raise NotAllowed(f"Only {row.owner}, who joined {name}, or an admin may confirm what it is to allow.")
+            if not await nodes.confirm(connection, row.id):
+                return Confirmed(name, 0)
+            sets = await grant_sets.of_node(connection, row.id)
+            await grant_sets.mark_all_stale(connection, row.id)
+            await self._audit.record(connection, actor, "node.confirm", name, node=row.id, sets=len(sets))
+            await standings.changed(connection)
+        now = self._clock.now()
+        due = [one for one in sets if living(one, now) or one.applied_epoch < one.epoch]
+        tasks = [_Task(grant_sets.subject_of(one.subject_kind, one.subject_id, one.name)) for one in due]
+        at = At(NodeId(row.id), row.name)
+        await self._all(tasks, lambda task: self._bring(at, task))
+        return Confirmed(name, len(sets))
 
     async def renew(self, subject: Subject) -> None:
         """Compile a subject's sets on every node again, after a change that concerns all of them."""
@@ -117,21 +147,34 @@ class Settling:
 
     async def _bring(self, node: At, task: _Task) -> None:
         async with self._sets.turns(node.id, task.subject):
-            prepared = await self._sets.due(node, task.subject, again=task.again, floor=task.floor)
+            prepared = await self._sets.due(node, task.subject, again=task.again)
             _, outcome = await self._sets.transmit(prepared)
+        self._warn(node, task, outcome)
+
+    async def _overlap(self, node: At, task: _Task, keys_until: int) -> None:
+        async with self._sets.turns(node.id, task.subject):
+            prepared = await self._sets.overlap(node, task.subject, task.floor, keys_until=keys_until)
+            _, outcome = await self._sets.transmit(prepared)
+        self._warn(node, task, outcome)
+
+    @staticmethod
+    def _warn(node: At, task: _Task, outcome: Outcome | None) -> None:
         if isinstance(outcome, Refused | Waiting):
             _LOG.warning("%s did not take over the set of %s: %s", node.name, task.subject.name, outcome.problem.message)
 
-    async def _note_jumps(self, node: At, tasks: Sequence[_Task], longest_s: int) -> None:
+    async def _note_jumps(self, node: At, tasks: Sequence[_Task], until: int) -> None:
         """Write down that this database is behind; whatever it says about keys of this node may be too."""
-        until = self._clock.now() + longest_s * _MICROSECOND
         async with self._database.write() as connection:
             await grant_sets.expect_keys(connection, node.id, until=until)
+            if not await nodes.doubt(connection, node.id, self._clock.now()):
+                return
+            await self._audit.record(connection, HUB, "node.unconfirmed", node.name, node=node.id, sets=len(tasks))
             for task in tasks:
                 target = f"{task.subject.name} on {node.name}"
                 await self._audit.record(
                     connection, HUB, "grants.jumped", target, node=node.id, reason=task.reason, past_epoch=task.floor
                 )
+            await standings.changed(connection)
 
     async def _agree(self, node: At, tasks: Sequence[_Task]) -> None:
         """Note what the node already enforces: the answer to an earlier message was lost."""
@@ -169,13 +212,22 @@ class _Task(msgspec.Struct, frozen=True):
 async def _renamed(connection: AsyncConnection, state: EpochState) -> EpochState:
     """Give a subject that the hub had no set for the name it has here, not what the node calls it."""
     kind, number = state.subject.kind, state.subject.id
-    user = await people.by_id(connection, number) if kind is SubjectKind.PERSON else None
-    subject = grant_sets.subject_of(str(kind), number, None if user is None else user.username)
+    name = None
+    if kind is SubjectKind.PERSON:
+        user = await people.by_id(connection, number)
+        name = None if user is None else user.username
+    elif kind is SubjectKind.GROUP:
+        group = await groups.name_of(connection, number)
+        name = None if group is None else f"@{group}"
+    subject = grant_sets.subject_of(str(kind), number, name)
     return msgspec.structs.replace(state, subject=subject)
 
 
-def _difference(state: EpochState | None, row: SetBrief | None, now: int) -> _Task | None:
-    """Decide what to do about what a node says of one subject (None: nothing) and what is wanted (None: nothing)."""
+def _difference(state: EpochState | None, row: SetBrief | None, now: int, *, doubtful: bool) -> _Task | None:
+    """Decide what to do about what a node says of one subject (None: nothing) and what is wanted (None: nothing).
+
+    ``doubtful``: the node waits for confirmation, so what both agree on stays as it is.
+    """
     if state is None:
         if row is None or row.epoch == 0 or not living(row, now):
             return None
@@ -186,7 +238,8 @@ def _difference(state: EpochState | None, row: SetBrief | None, now: int) -> _Ta
     subject = grant_sets.subject_of(row.subject_kind, row.subject_id, row.name)
     if ahead:
         return _Task(subject, floor=state.epoch, reason=ahead)
-    if state.epoch < row.epoch or row.stale or not fresh(row.lease_end, now):
+    renew = not doubtful and (row.stale or not fresh(row.lease_end, now))
+    if renew or state.epoch < row.epoch or state.content == _KEPT_ONLY:
         return _Task(subject)
     return _Task(subject, agreed=True, epoch=row.epoch) if row.applied_epoch < row.epoch else None
 
@@ -197,7 +250,7 @@ def _ahead(state: EpochState, row: SetBrief | None) -> str:
         return "the hub knew of no set for this subject"
     if state.epoch > row.epoch:
         return "the node had a higher epoch, as after a backup of the hub was restored"
-    if state.epoch == row.epoch and state.content != row.content:
+    if state.epoch == row.epoch and state.content not in {row.content, _KEPT_ONLY}:
         return "the node had another set of the same epoch, as after a backup of the hub was restored"
     return ""
 

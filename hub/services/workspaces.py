@@ -8,21 +8,23 @@ from typing import Final
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import catalogue, grants, standings
+from hub.db import catalogue, grants, roles, standings
 from hub.db import roots as root_rows
 from hub.db import workspaces as rows
 from hub.db.database import Database
 from hub.db.grants import GrantRow
+from hub.db.roles import Role
 from hub.db.roots import RootRow
 from hub.db.rows import storable
 from hub.db.standings import Standing
+from hub.domain.quota import Strain, strained
 from hub.domain.roots import nested
 from hub.services.audit import Audit
 from hub.services.grantsets import EVERYONE, At, GrantSets, Prepared, Refused
 from hub.services.ports import Actor, Agents, Chance, Clock
 from hub.services.reach import held, reaches, require
 from hub.services.roots import may_know
-from protocol.api import NewWorkspace, Workspace
+from protocol.api import NewWorkspace, RootKind, Workspace
 from protocol.errors import BadInput, NameTaken, NotAllowed, Overlap, UnknownRoot, error_of
 from protocol.grants import Permission, Subject, SubjectKind
 from protocol.messages import PlaceWorkspace
@@ -54,16 +56,12 @@ class Workspaces:
         node says.
         """
         check_name(new.name, "workspace")
-        if len(new.description) > _LONGEST_DESCRIPTION:
-            raise BadInput(f"A description has at most {_LONGEST_DESCRIPTION} characters.")
-        if not storable(new.description):
-            raise BadInput("A description cannot hold NUL or half a character.")
+        check_description(new.description)
         async with self._database.read() as connection:
             root = await self._root(connection, actor, new)
-            prefix = _prefix(actor, root, new)
             if await rows.taken(connection, actor.id, new.name):
                 raise _taken(new.name)
-            await _check_free(connection, root, prefix)
+            prefix = await _place(connection, actor, root, new)
         await self._agents.ask(
             NodeId(root.node_id),
             lambda request, deadline: PlaceWorkspace(request, deadline, root.id, prefix),
@@ -84,7 +82,9 @@ class Workspaces:
                     now = self._clock.now()
                     if not await root_rows.lock(connection, root.id):
                         raise UnknownRoot(f"{root.node}/{root.name} is gone.")
-                    await _check_free(connection, root, prefix)
+                    if await _place(connection, actor, root, new) != prefix:
+                        raise Overlap(f"{shown(prefix)} in {root.node}/{root.name} was just taken.", todo="Try again.")
+                    await rows.take_up(connection, root.id, prefix)
                     await rows.add(
                         connection,
                         workspace=workspace,
@@ -145,8 +145,10 @@ class Workspaces:
 
     async def _root(self, connection: AsyncConnection, actor: Actor, new: NewWorkspace) -> RootRow:
         """Find the root that is meant, and see that this person may make this kind of workspace in it."""
+        mine = await roles.of_person(connection, actor.id)
         if new.root is None:
-            possible = [one for one in await root_rows.everything(connection) if _fits(actor, one, new)]
+            found = await root_rows.everything(connection)
+            possible = [one for one in found if one.kind.managed is (new.folder is None) and _may_create(actor, one, mine)]
             if not possible:
                 raise UnknownRoot(
                     "There is no root that you may make this workspace in.", todo="Ask the owner of a node to make one."
@@ -154,7 +156,7 @@ class Workspaces:
         else:
             node, slash, name = new.root.rpartition("/")
             found = await root_rows.called(connection, name, node if slash else None)
-            possible = [one for one in found if may_know(actor, one)]
+            possible = [one for one in found if may_know(actor, one, mine)]
             if not possible:
                 raise UnknownRoot(f"There is no root {shown(new.root)}.", todo="wio root ls shows them.")
         if len(possible) > 1:
@@ -163,8 +165,11 @@ class Workspaces:
         root = possible[0]
         if root.kind.managed and new.folder is not None:
             raise BadInput(f"{root.node}/{root.name} chooses its folders itself.", todo="Leave the folder out.")
-        if not root.kind.managed and root.owner_id != actor.id:
-            raise NotAllowed(f"Only {root.owner}, whose node that is, may make workspaces in {root.node}/{root.name}.")
+        if not _may_create(actor, root, mine):
+            raise NotAllowed(
+                f"Only {root.owner}, whose node that is, may make workspaces in {root.node}/{root.name}, and whom they let.",
+                todo=f"Ask {root.owner} to let you: wio root set.",
+            )
         if not root.kind.managed and new.folder is None:
             raise BadInput(f"{root.node}/{root.name} holds folders that are there.", todo="Say which one: --folder NAME.")
         return root
@@ -172,49 +177,79 @@ class Workspaces:
     # -------------------------------------------------------------------------------------------------- looking
 
     async def list(self, actor: Actor, which: str = "all") -> builtins.list[Workspace]:
-        """List workspaces: ``mine``, ``shared`` (others gave me something), ``public``, or ``all``. Raises BadInput."""
+        """List workspaces: ``mine``, ``shared`` (others gave me something), ``public``, or ``all`` of these. Raises BadInput.
+
+        With ``public`` come those that describe themselves, whosever they are: name, owner and description alone, so that
+        people can find them and ask for access. A workspace without a description is shown to nobody that has no right in it.
+        """
         if which not in {"mine", "shared", "public", "all"}:
             raise BadInput(f"Workspaces cannot be listed by {shown(which)}.", todo="mine, shared, public or all.")
         async with self._database.read() as connection:
-            known = await standings.known(connection, actor.id, self._clock.now())
-        chosen = [one for one in known if held(actor, one).strongest is not None]
+            now = self._clock.now()
+            known = await standings.known(connection, actor.id, now)
+            described = await standings.described(connection, actor.id, now) if which == "public" else []
+        chosen = [one for one in known if held(actor, one).known]
         if which == "mine":
             chosen = [one for one in chosen if one.owner_id == actor.id]
         elif which == "shared":
-            chosen = [one for one in chosen if one.owner_id != actor.id and one.granted is not None]
+            chosen = [one for one in chosen if one.owner_id != actor.id and (one.granted is not None or one.groups)]
         elif which == "public":
-            chosen = [one for one in chosen if _public(one)]
-        return [_shown(actor, one) for one in chosen]
+            there = {one.id for one in chosen}
+            chosen = [one for one in chosen if _public(one)] + [one for one in described if one.id not in there]
+            chosen.sort(key=lambda one: (one.owner, one.name))
+        return [as_seen(actor, one) for one in chosen]
 
     async def show(self, actor: Actor, owner: str, name: str) -> Workspace:
-        """Show one workspace. Raises UnknownWorkspace."""
+        """Show one workspace; of one that describes itself no more than that to others. Raises UnknownWorkspace."""
         async with self._database.read() as connection:
             found = await standings.named(connection, actor.id, [(owner, name)], self._clock.now())
         standing = found.get((owner, name))
-        if standing is None or held(actor, standing).strongest is None:
-            require(actor, None, Permission.READ, f"{owner}/{name}")
+        if standing is None or not (held(actor, standing).known or standing.description):
+            require(actor, standing, Permission.READ, f"{owner}/{name}")
             raise AssertionError  # pragma: no cover - require has raised
-        return _shown(actor, standing)
+        return as_seen(actor, standing)
 
 
-def _fits(actor: Actor, root: RootRow, new: NewWorkspace) -> bool:
-    if new.folder is None:
-        return root.kind.managed
-    return not root.kind.managed and root.owner_id == actor.id
+def check_description(text: str) -> str:
+    """Return ``text`` if it may describe a workspace; raise BadInput."""
+    if len(text) > _LONGEST_DESCRIPTION:
+        raise BadInput(f"A description has at most {_LONGEST_DESCRIPTION} characters.")
+    if not storable(text):
+        raise BadInput("A description cannot hold NUL or half a character.")
+    return text
 
 
-def _prefix(actor: Actor, root: RootRow, new: NewWorkspace) -> str:
-    if new.folder is None:
-        return workspace_prefix(root.layout, root.bucket, actor.username, new.name)
-    folder = new.folder if new.folder.endswith("/") else new.folder + "/"
-    check_prefix(locate(root.layout, root.bucket, root.prefix, check_prefix(folder)).key)
-    return folder
+def _may_create(actor: Actor, root: RootRow, mine: frozenset[tuple[int, Role]]) -> bool:
+    return root.owner_id == actor.id or (root.id, Role.CREATE) in mine
 
 
-async def _check_free(connection: AsyncConnection, root: RootRow, prefix: str) -> None:
-    if root.kind.managed and root.layout is Layout.BUCKET:
-        return  # a bucket of its own; the database keeps two of the same apart
-    other = nested(prefix, await rows.prefixes(connection, root.id))
+async def _place(connection: AsyncConnection, actor: Actor, root: RootRow, new: NewWorkspace) -> str:
+    """Return where a new workspace lies in its root's space; raise BadName or Overlap where it cannot.
+
+    In a managed root that is the first free one of ``user/name/``, ``user/name-2/`` …: a renamed workspace stays where it
+    is, one that was handed over too, and what somebody else left behind is theirs.
+    """
+    taken = await rows.prefixes(connection, root.id)
+    if new.folder is None or root.owner_id != actor.id:
+        taken += [prefix for prefix, owner in await rows.left(connection, root.id) if owner != actor.id]
+    if new.folder is not None:
+        folder = new.folder if new.folder.endswith("/") else new.folder + "/"
+        check_prefix(locate(root.layout, root.bucket, root.prefix, check_prefix(folder)).key)
+        _check_free(root, folder, taken)
+        return folder
+    first = workspace_prefix(root.layout, root.bucket, actor.username, new.name)
+    others = {prefix for prefix in taken if prefix.startswith(first[:-1])}
+    for number in range(2, 2 + len(others)):
+        if first not in others:
+            break
+        first = workspace_prefix(root.layout, root.bucket, actor.username, f"{new.name}-{number}")
+    if root.layout is not Layout.BUCKET:
+        _check_free(root, first, taken)
+    return first
+
+
+def _check_free(root: RootRow, prefix: str, taken: builtins.list[str]) -> None:
+    other = nested(prefix, taken)
     if other is not None:
         raise Overlap(
             f"{shown(prefix)} overlaps the workspace at {shown(other)} in {root.node}/{root.name}.",
@@ -230,7 +265,25 @@ def _public(one: Standing) -> bool:
     return one.everyone is not None or one.kind.public
 
 
-def _shown(actor: Actor, one: Standing) -> Workspace:
+def as_seen(actor: Actor, one: Standing) -> Workspace:
+    """Return a workspace as somebody may see it: who holds nothing in it sees what it is, not where or how large."""
+    if not held(actor, one).known:
+        return Workspace(
+            id=one.id,
+            owner=one.owner,
+            name=one.name,
+            node=one.node,
+            root=one.root if one.kind is not RootKind.UNMANAGED_PRIVATE else "",
+            bucket="",
+            prefix="",
+            description=one.description,
+            public=False,
+            permission=None,
+            objects=0,
+            bytes=0,
+            created_at=one.created_at,
+            archived_at=one.archived_at,
+        )
     permission, place = reaches(actor, one)
     return Workspace(
         id=one.id,
@@ -246,4 +299,6 @@ def _shown(actor: Actor, one: Standing) -> Workspace:
         objects=one.objects,
         bytes=one.size,
         created_at=one.created_at,
+        archived_at=one.archived_at,
+        warnings=tuple(said for said in [strained(f"{one.owner}/{one.name}", Strain(one.strain))] if said),
     )

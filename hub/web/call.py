@@ -24,13 +24,22 @@ from protocol.names import shown
 
 if TYPE_CHECKING:
     from hub.services.accounts import Accounts
+    from hub.services.assertions import Assertions
     from hub.services.audit import Audit
     from hub.services.credentials import Issuing
     from hub.services.enrolment import Enrolment
+    from hub.services.groups import Groups
     from hub.services.health import HubHealth
+    from hub.services.history import History
+    from hub.services.quotas import Quotas
+    from hub.services.requests import Requests
+    from hub.services.root_changes import RootChanges
     from hub.services.roots import Roots
     from hub.services.searching import Searching
+    from hub.services.settling import Settling
     from hub.services.sharing import Sharing
+    from hub.services.why import Explaining
+    from hub.services.workspace_changes import WorkspaceChanges
     from hub.services.workspaces import Workspaces
 
 OPEN: Final = "open"
@@ -48,11 +57,20 @@ class Services:
     accounts: Accounts
     enrolment: Enrolment
     roots: Roots
+    root_changes: RootChanges
     workspaces: Workspaces
+    workspace_changes: WorkspaceChanges
     sharing: Sharing
+    settling: Settling
+    groups: Groups
+    requests: Requests
     issuing: Issuing
+    assertions: Assertions
     searching: Searching
     audit: Audit
+    quotas: Quotas
+    explaining: Explaining
+    history: History
     proxy_hops: int = 0
     """How many reverse proxies stand in front whose X-Forwarded-For is believed."""
 

@@ -1,4 +1,4 @@
-"""List folders, search, read the audit trail: everything answered from what the hub itself knows."""
+"""List folders, search: everything answered from what the hub itself knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import AuditEntry, Listing, SearchPage
+from protocol.api import Listing, SearchPage
 from search.engine import Sort
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
@@ -41,16 +41,3 @@ class FileRoutes(Controller):
         """Search everything this person may read. ``facets`` is a list with commas of what to count by."""
         wanted = tuple(part for part in facets.split(",") if part)
         return await request.services.searching.search(request.actor, q=q, sort=sort, limit=limit, cursor=cursor, facets=wanted)
-
-
-class AuditRoutes(Controller):
-    """Who did what to what, when."""
-
-    tags = ("audit",)
-
-    @get("/audit", operation_id="audit", responses=problems(400, 401, 403))
-    async def audit(
-        self, request: Call, limit: Limit = 100, before: Annotated[int | None, QueryParameter(ge=0)] = None
-    ) -> list[AuditEntry]:
-        """Read the audit trail as far as this person may, newest first; ``before`` is the id of the last one seen."""
-        return await request.services.audit.entries(request.actor, limit, before)

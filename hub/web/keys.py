@@ -7,7 +7,7 @@ from litestar.params import JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import Credentials, NewCredentials
+from protocol.api import AssertionIssued, Credentials, NewAssertion, NewCredentials
 
 
 class KeyRoutes(Controller):
@@ -19,3 +19,8 @@ class KeyRoutes(Controller):
     async def credentials(self, request: Call, data: JSONBody[NewCredentials]) -> Credentials:
         """Mint one key per node that the asked paths lie on."""
         return await request.services.issuing.issue(request.actor, data)
+
+    @post("/assertions", operation_id="issueAssertion", responses=problems(202, 400, 401, 403, 404, 409, 429, 502))
+    async def assertion(self, request: Call, data: JSONBody[NewAssertion]) -> AssertionIssued:
+        """Vouch for the one who asks, to one node, for a time."""
+        return await request.services.assertions.issue(request.actor, data)

@@ -1,4 +1,4 @@
-"""Invite, list, show and evict nodes."""
+"""Invite, list, show, confirm and evict nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import Invitation, NewInvitation, Node
+from protocol.api import Confirmed, Invitation, NewInvitation, Node
 
 
 class NodeRoutes(Controller):
@@ -34,3 +34,8 @@ class NodeRoutes(Controller):
     async def evict(self, request: Call, node: FromPath[str]) -> None:
         """Remove a node from the hub."""
         await request.services.enrolment.evict(request.actor, node)
+
+    @post("/nodes/{node:str}/confirm", operation_id="confirm_node", status_code=200, responses=problems(400, 401, 403, 404))
+    async def confirm(self, request: Call, node: FromPath[str]) -> Confirmed:
+        """Say that what this hub knows of a node is right, after it came back from a backup; all of it is sent then."""
+        return await request.services.settling.confirm(request.actor, node)

@@ -1,13 +1,13 @@
-"""Make, list and show roots; begin a scan and watch it."""
+"""Make, list, show, change and retire roots; begin a scan and watch it."""
 
 from __future__ import annotations
 
-from litestar import Controller, get, post
+from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import NewRoot, Root, ScanStatus
+from protocol.api import NewRoot, Root, RootChange, RootRetired, ScanStatus
 
 
 class RootRoutes(Controller):
@@ -29,6 +29,23 @@ class RootRoutes(Controller):
     async def root(self, request: Call, node: FromPath[str], root: FromPath[str]) -> Root:
         """Show one root."""
         return await request.services.roots.show(request.actor, node, root)
+
+    @patch(
+        "/roots/{node:str}/{root:str}", operation_id="change_root", responses=problems(202, 400, 401, 403, 404, 409, 413, 502)
+    )
+    async def change(self, request: Call, node: FromPath[str], root: FromPath[str], data: JSONBody[RootChange]) -> Root:
+        """Change how a root is indexed, who may make workspaces in it, and who may change it."""
+        return await request.services.root_changes.change(request.actor, node, root, data)
+
+    @delete(
+        "/roots/{node:str}/{root:str}",
+        operation_id="retire_root",
+        status_code=200,
+        responses=problems(202, 400, 401, 403, 404, 502),
+    )
+    async def retire(self, request: Call, node: FromPath[str], root: FromPath[str]) -> RootRetired:
+        """Take a root and its workspaces out of wio; every file stays where it lies."""
+        return await request.services.root_changes.retire(request.actor, node, root)
 
     @post(
         "/roots/{node:str}/{root:str}/scan",

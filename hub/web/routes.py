@@ -9,11 +9,15 @@ from litestar.types import ControllerRouterHandler
 
 from hub.web.about import AboutRoutes
 from hub.web.accounts import AccountRoutes
+from hub.web.audit import AuditRoutes, WhyRoutes
 from hub.web.call import OPEN, Call, signed_in
-from hub.web.files import AuditRoutes, FileRoutes
+from hub.web.files import FileRoutes
+from hub.web.groups import GroupRoutes
 from hub.web.keys import KeyRoutes
 from hub.web.nodes import NodeRoutes
 from hub.web.openapi import BASE, document
+from hub.web.quotas import QuotaRoutes
+from hub.web.requests import RequestRoutes
 from hub.web.roots import RootRoutes
 from hub.web.workspaces import ShareRoutes, WorkspaceRoutes
 
@@ -39,9 +43,13 @@ def people_routes() -> Router:
         RootRoutes,
         WorkspaceRoutes,
         ShareRoutes,
+        GroupRoutes,
+        RequestRoutes,
         KeyRoutes,
         FileRoutes,
         AuditRoutes,
+        WhyRoutes,
+        QuotaRoutes,
         openapi,
     ]
     return Router(BASE, route_handlers=handlers, guards=[signed_in], request_class=Call, request_max_body_size=MAX_BODY)

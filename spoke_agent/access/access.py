@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from protocol.errors import BadName, BadSetting, NotAllowed, OverCeiling, Problem, WioError
-from protocol.grants import Permission
+from protocol.errors import BadName, BadSetting, NotAllowed, OverCeiling, Problem, StorageUnreachable, WioError
+from protocol.grants import Narrowing, Permission
 from protocol.identity import verify_eviction
 from protocol.messages import (
     CheckRoot,
@@ -24,8 +24,10 @@ from protocol.messages import (
     GrantsApplied,
     GrantsRefused,
     IndexLevel,
+    KeysOut,
     Mint,
     Minted,
+    OutUntil,
     PlaceWorkspace,
     RootConfig,
     SetGrants,
@@ -44,13 +46,20 @@ from spoke_agent.storage.node import Credential, StorageNode
 
 EPOCHS_IN_ONE: Final = 3000
 """Subjects in one message: 200 bytes each at most, so that it fits a frame."""
+KEYS_IN_ONE: Final = 1000
 MANY_GRANTS: Final = 600
 """Grants of one person above which the storage server gets slow (4-storage)."""
 MAX_WARNINGS: Final = 16
+MOST_CUTS: Final = 3
+"""Subjects that the warnings name whose grants the ceiling cuts."""
 RETRY_S: Final = 2
 """How soon what the server did not take is tried again."""
 LOOK_S: Final = 5
 """How often ceiling and clock are looked at when nothing is known to come sooner."""
+SAME_START_S: Final = 1
+"""Two answers to when the server was started may differ by this and mean the same start (``StorageNode.started``)."""
+UPLOAD_S: Final = 3600
+"""How old an upload gets in a place over its quota before it is ended."""
 UNKNOWN: Final = bytes(32)
 """The content hash of an epoch that is kept but not enforced: differs from every real one."""
 
@@ -66,6 +75,28 @@ class Reach(msgspec.Struct, frozen=True):
     epoch: int
     keys_out: int
     enforced: bool
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What one subject's access costs the storage server at each request, beside what stays quick.
+
+    A person's ``policies`` are those of their own and of what is shared with them; ``grants`` are those the hub signed.
+    """
+
+    subject: str
+    kind: str
+    grants: int
+    patterns: int
+    policies: int
+    quick: int = MANY_GRANTS
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """A grant that the owner's limits narrow or leave out, and why, in words."""
+
+    subject: str
+    workspace: int
+    why: str
 
 
 class Access:
@@ -96,6 +127,10 @@ class Access:
         self._unsettled: tuple[Problem, ...] = ()
         self._ceiling_problem = ""
         self._notices: dict[str, str] = {}
+        self._started: int | None = None
+        """When the storage server was started, in Unix microseconds, as closely as its answers say."""
+        self._doubt = False
+        """Whether the server may have another access than it was made to have."""
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -116,6 +151,10 @@ class Access:
     async def mint(self, request: Mint) -> Minted:
         """Mint a key, sealed to whoever asked: see ``Minting.mint``."""
         return await self._minting.mint(request)
+
+    async def mint_here(self, person: int, life_s: int, narrowing: Narrowing) -> Credential:
+        """Mint a key without the hub, for a person who is known here: see ``Minting.mint_here``."""
+        return await self._minting.mint_here(person, life_s, narrowing)
 
     async def explain(self, request: Explain) -> Explained:
         """Say what the server itself answers to a person at a key, just now. Raises UnknownRoot."""
@@ -166,6 +205,16 @@ class Access:
         parts = [states[at : at + EPOCHS_IN_ONE] for at in range(0, len(states), EPOCHS_IN_ONE)] or [[]]
         return [Epochs(tuple(part), part is parts[-1]) for part in parts]
 
+    def keys_minted_here(self) -> Sequence[KeysOut]:
+        """Return whose keys may be out that the hub did not ask for, and until when; nothing where there are none."""
+        keys = [OutUntil(subject, until) for subject, until in self._principals.keys_minted_here()]
+        return [KeysOut(tuple(keys[at : at + KEYS_IN_ONE])) for at in range(0, len(keys), KEYS_IN_ONE)]
+
+    @property
+    def minted_here(self) -> asyncio.Event:
+        """Set when a key was minted without the hub: it wants to know. Whoever tells it clears it."""
+        return self._principals.minted_here
+
     def admit(self, root: RootConfig) -> RootConfig | None:
         """Return a root as the owner lets the hub have it, perhaps with a lower index level; None where not at all."""
         limits = self._principals.ceiling
@@ -202,6 +251,42 @@ class Access:
     async def verify_once(self, *, orphans: bool = True) -> Swept:
         """Compare what the server actually allows with what it is meant to, and repair it: see ``Applying.verify_once``."""
         return await self._sweep(self._applying.verify_once(orphans=orphans))
+
+    async def look_once(self) -> Swept | None:
+        """Verify, at once, where the storage server was away or was started anew since the last look: it may be a backup's.
+
+        Return what came of that, None where there was no reason. Raises StorageRefused.
+        """
+        try:
+            started = await self._storage.started()
+        except StorageUnreachable:
+            self._doubt = True
+            return None
+        if started is not None:
+            known = self._started
+            again = known is not None and started > known + SAME_START_S * MICRO
+            self._started = started if known is None or again else min(known, started)
+            self._doubt = self._doubt or again
+        if not self._doubt:
+            return None
+        swept = await self.verify_once()
+        self._doubt = bool(swept.problems)
+        return swept
+
+    async def tidy_once(self) -> int:
+        """End uploads that have no end in places where a quota is exceeded; return how many. Raises StorageUnreachable.
+
+        Nobody can complete them, and what their parts take is counted nowhere. Those younger than ``UPLOAD_S`` are left
+        alone: a quota that is kept again within that time lets them go on.
+        """
+        places = {
+            Place(grant.bucket, grant.prefix)
+            for one in self._principals
+            for grant in self._principals.allowed(one).grants
+            if grant.permission is Permission.TIDY
+        }
+        before = self._principals.clock() - UPLOAD_S * MICRO
+        return await self._storage.end_uploads(sorted(places), begun_before=before) if places else 0
 
     @property
     def changed(self) -> asyncio.Event:
@@ -265,6 +350,27 @@ class Access:
             ]
         return lines
 
+    def budgets(self) -> list[Budget]:
+        """Return what each subject's access costs, the dearest first."""
+        weights = {one.subject: self._storage.weigh(self._principals.allowed(one).grants) for one in self._principals}
+        found = []
+        for one in self._principals:
+            beside = [weights[shared.subject] for shared in self._principals.shared_of(one)] if one.is_person else []
+            own = weights[one.subject]
+            patterns = own.patterns + sum(weight.patterns for weight in beside)
+            policies = own.policies + sum(weight.policies for weight in beside)
+            found.append(Budget(one.subject.name, one.subject.kind.value, len(one.granted), patterns, policies))
+        return sorted(found, key=lambda budget: (-budget.patterns, budget.kind, budget.subject))
+
+    def cuts(self) -> list[Cut]:
+        """Return which grants the ceiling file, as it lies there now, narrows or leaves out. Raises BadSetting."""
+        limits = ceilings.parse(self._state.ceiling_text())
+        return [
+            Cut(one.subject.name, refusal.workspace, refusal.problem.message)
+            for one in sorted(self._principals, key=lambda principal: (principal.subject.kind, principal.subject.name))
+            for refusal in ceilings.clamp(limits, one.subject, one.granted).refusals
+        ]
+
     async def keys(self) -> list[KeyOut]:
         """Return the keys that are out."""
         names = {one.subject.id: one.subject.name for one in self._principals if one.is_person}
@@ -305,9 +411,10 @@ class Access:
         """What the owner and the hub should know, one sentence each."""
         said = [*self._notices.values(), *([self._ceiling_problem] if self._ceiling_problem else [])]
         said += [f"Not enforced yet: {problem.message}" for problem in self._unsettled]
-        cut = sum(bool(self._principals.allowed(one).refusals) for one in self._principals)
+        cut = [(one, refusals[0]) for one in self._principals if (refusals := self._principals.allowed(one).refusals)]
         if cut:
-            said.append(f"The ceiling cuts grants of {cut} subjects: see wio-agent grants.")
+            said.append(f"The ceiling cuts grants of {len(cut)} subjects: see wio-agent ceiling check.")
+            said += [f"{one.subject.name}: {refusal.problem.message}" for one, refusal in cut[:MOST_CUTS]]
         said += [
             f"{one.subject.name} has {len(one.granted)} grants here: beyond {MANY_GRANTS} every request gets slow."
             for one in self._principals

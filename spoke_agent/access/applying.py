@@ -100,13 +100,14 @@ class Applying:
         if known is not None and known.holder is not None and verdict is not Verdict.REPEATED:
             # Minted before the change, so that it was out when the change came.
             probe = asyncio.create_task(self._probe_key(known))
+        beside = self._beside(known) if known is not None else ()
         try:
             await self._keep(request.grant_set, grant_set, verdict, known)
             principal = principals.get(grant_set.subject)
             if principal is None:  # pragma: no cover - it was taken in just now
                 raise BadMessage("A grant set was not kept.")
             changed = await self._carry_out(principal)
-            proofs = await self._prove(principal, probe, changed)
+            proofs = await self._prove(principal, probe, changed, beside)
         finally:
             if probe is not None:
                 probe.cancel()
@@ -162,7 +163,7 @@ class Applying:
             await self._storage.set_access(holder, grants)
             principal.enforced = principal.opened = grants
             self.changed.set()
-        if principal.is_person and principal.attached is not None:
+        if principal.is_person:
             await self._attach(principal, holder)
 
     async def _attach(self, person: Principal, holder: Holder) -> None:
@@ -313,14 +314,22 @@ class Applying:
             self._probe_ready = True
             return holder
 
+    def _beside(self, principal: Principal) -> tuple[Grant, ...]:
+        """Return what the key that proves a subject's changes opens beside that subject's own set."""
+        others = self._principals.shared_of(principal) if principal.is_person else self._principals
+        return tuple(grant for one in others if not one.is_person and one is not principal for grant in one.enforced or ())
+
     async def _prove(
-        self, principal: Principal, probe: asyncio.Task[Credential | None] | None, changed: Changed
+        self,
+        principal: Principal,
+        probe: asyncio.Task[Credential | None] | None,
+        changed: Changed,
+        beside: tuple[Grant, ...],
     ) -> tuple[WireProof, ...]:
-        principals = self._principals
-        others = principals.shared_of(principal) if principal.is_person else principals
-        beside = [grant for one in others if not one.is_person and one is not principal for grant in one.enforced or ()]
-        lost = missing(changed.before, (*changed.after, *beside))
-        gained = missing(changed.after, (*changed.before, *beside))
+        if principal.holder is None:
+            return ()
+        before, after = (*changed.before, *beside), (*changed.after, *self._beside(principal))
+        lost, gained = missing(before, after), missing(after, before)
         if not lost and not gained:
             return ()
         key = await probe if probe is not None else await self._probe_key(principal)

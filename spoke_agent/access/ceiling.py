@@ -6,6 +6,7 @@ which grant and why. Whoever edits the file narrows at once what is out already.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from typing import Annotated, Final
@@ -79,6 +80,15 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Permission.READ if self.read_only else self.highest_permission
 
 
+class Line(msgspec.Struct, frozen=True):
+    """One limit as the owner's file has it. ``number`` is its line, 0 where the file leaves it out and the default holds."""
+
+    number: int
+    setting: str
+    value: str
+    means: str
+
+
 class Clamped(msgspec.Struct, frozen=True):
     """What is left of grants under the ceiling, and what was cut away."""
 
@@ -87,29 +97,101 @@ class Clamped(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> Ceiling:
-    """Read the ceiling file; raise BadSetting that says what is wrong and where."""
+    """Read the ceiling file; raise BadSetting that says what is wrong and in which line."""
     todo = "Edit the file, then check it: wio-agent ceiling check"
+
+    def wrong(setting: str, what: str, then: str = "") -> BadSetting:
+        number = _line_of(text, setting) if setting else 0
+        where = f" in line {number}" if number else ""
+        return BadSetting(f"The ceiling file cannot be used{where}: {what.rstrip('.')}.", todo=then or todo)
+
     try:
         ceiling = msgspec.convert(tomllib.loads(text), Ceiling)
     except tomllib.TOMLDecodeError as error:
         raise BadSetting(f"The ceiling file is not TOML: {error}.", todo=todo) from error
     except msgspec.ValidationError as error:
-        raise BadSetting(f"The ceiling file cannot be used: {error}.", todo=todo) from error
+        raise wrong(*_explained(str(error))) from error
     if ceiling.highest_permission not in {Permission.READ, Permission.WRITE}:
-        raise BadSetting("The ceiling file cannot be used: highest_permission is read or write.", todo=todo)
+        raise wrong("highest_permission", "highest_permission is read or write")
     if ceiling.highest_index_level is IndexLevel.LOCAL:
-        raise BadSetting("The ceiling file cannot be used: highest_index_level is none, names, metadata or content.", todo=todo)
+        raise wrong("highest_index_level", "highest_index_level is none, names, metadata or content")
+    setting = "places"
     try:
         for place in ceiling.places or ():
             bucket, _, prefix = place.partition("/")
             check_bucket(bucket)
             check_prefix(prefix)
+        setting = "people"
         for name in ceiling.people or ():
             if name != EVERYBODY:
                 check_name(name, "user")
     except BadName as error:
-        raise BadSetting(f"The ceiling file cannot be used: {error.message}", todo=error.todo or todo) from error
+        raise wrong(setting, error.message, error.todo) from error
     return ceiling
+
+
+_FIELD = re.compile(r"`(?:\$\.)?([^`$.\[]+)(?:\[[^`]*)?`$")
+
+
+def _explained(error: str) -> tuple[str, str]:
+    """Turn ``Expected `int` >= 900 - at `$.longest_key_s``` into the setting and a part of a sentence."""
+    found = _FIELD.search(error)
+    setting = found.group(1) if found is not None else ""
+    what, _, _ = error.partition(" - at ")
+    what = what.replace("`", "")
+    if what.startswith("Object contains unknown field"):
+        return setting, f"there is no setting {setting}; those there are: {', '.join(Ceiling.__struct_fields__)}"
+    return setting, f"{setting}: {what[:1].lower()}{what[1:]}" if setting else what
+
+
+def _line_of(text: str, setting: str) -> int:
+    """Return the number of the line that sets this; 0 where none does."""
+    begins = re.compile(rf"\s*[\"']?{re.escape(setting)}[\"']?\s*=")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if begins.match(line)), 0)
+
+
+def explain(text: str) -> tuple[Line, ...]:
+    """Say each limit of the file in words, in the order of the file, then those it leaves out. Raises BadSetting."""
+    ceiling = parse(text)
+    lines, meanings = [], _meanings(ceiling)
+    for setting in Ceiling.__struct_fields__:
+        value = getattr(ceiling, setting)
+        shown_value = ", ".join(value) or "(nobody, nowhere)" if isinstance(value, tuple) else str(value).lower()
+        number = _line_of(text, setting)
+        lines.append(Line(number, setting, "no limit" if value is None else shown_value, meanings[setting]))
+    return tuple(sorted(lines, key=lambda line: (line.number == 0, line.number)))
+
+
+def _meanings(ceiling: Ceiling) -> dict[str, str]:
+    """Return what each limit means for people, in words."""
+    writing = "read_only stands above it." if ceiling.read_only else "People can write where they were granted that."
+    reading = "People can read, whatever was granted."
+    named = _words(ceiling.people or ())
+    shut = "" if EVERYBODY in (ceiling.people or ()) else ' What is shared with everyone opens nothing ("public" would let it).'
+    return {
+        "places": "People are let in anywhere." if ceiling.places is None else f"Only in {_words(ceiling.places)}.",
+        "highest_permission": reading if ceiling.highest_permission is Permission.READ else writing,
+        "read_only": "Nobody can write, whatever was granted." if ceiling.read_only else "Writing is not shut for all.",
+        "longest_key_s": f"A key lives {_span(ceiling.longest_key_s)} at most.",
+        "longest_lease_s": f"Without a word from the hub access ends after {_span(ceiling.longest_lease_s)} at the latest.",
+        "people": "Everybody the hub knows can be let in." if ceiling.people is None else f"Only {named} can be let in.{shut}",
+        "highest_index_level": f"The hub may know {_KNOWS[ceiling.highest_index_level]}.",
+    }
+
+
+_KNOWS: Final = {
+    IndexLevel.NONE: "nothing of your files",
+    IndexLevel.NAMES: "the names of your files, no more",
+    IndexLevel.METADATA: "names, sizes and times of your files",
+    IndexLevel.CONTENT: "what is in your files, where a root asks for that",
+}
+
+
+def _span(seconds: int) -> str:
+    for size, word in ((DAY_S, "d"), (3600, "h"), (60, "min")):
+        if seconds % size == 0:
+            return f"{seconds // size} {word}"
+    return f"{seconds} s"
 
 
 def sentences(ceiling: Ceiling) -> tuple[str, ...]:

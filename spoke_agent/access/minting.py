@@ -10,7 +10,7 @@ import asyncio
 import msgspec
 
 from protocol.errors import BadLifetime, NoGrant, NotAllowed, OverCeiling, Pending
-from protocol.grants import Grant, Narrowing
+from protocol.grants import Grant, Narrowing, Subject, SubjectKind
 from protocol.messages import Mint, Minted
 from protocol.sealing import ClearCredential, Context, seal
 from spoke_agent.access.applying import Applying
@@ -18,7 +18,7 @@ from spoke_agent.access.principals import Principal, Principals
 from spoke_agent.access.reach import touches
 from spoke_agent.access.records import KeyRecord
 from spoke_agent.access.state import NodeSettings, Secrets
-from spoke_agent.storage.node import Holder, StorageNode
+from spoke_agent.storage.node import Credential, Holder, StorageNode
 
 SHORTEST_S = 900
 """The shortest life a MinIO gives a key (4-storage)."""
@@ -44,16 +44,8 @@ class Minting:
         Raises OverCeiling (paused), Pending (an older epoch than the hub's), BadLifetime, NoGrant, BadMessage (a client key
         that is none), and what storage raises.
         """
-        principals = self._principals
-        person = self._person(request)
-        life = self._life(request, person)
-        holder = await self._ready(person)
-        self._check_reach(person, request.narrowing)
-        narrowing = request.narrowing if request.narrowing != Narrowing() else None
-        issued = principals.now
-        minted = await self._storage.mint(holder, life_s=life, narrowing=narrowing)
-        key = KeyRecord(minted.access_key, person.subject.id, issued, minted.expires, narrowing is not None)
-        kept = asyncio.create_task(principals.note_key(key))
+        person = self._person(request.subject, request.epoch)
+        minted, kept = await self._mint(person, request.life_s, request.narrowing)
         try:
             await asyncio.sleep(0)  # so that it is written while this seals
             clear = ClearCredential(
@@ -65,8 +57,33 @@ class Minting:
             await kept
         return Minted(request.request, sealed)
 
-    def _person(self, request: Mint) -> Principal:
-        principals, name = self._principals, request.subject.name
+    async def mint_here(self, person: int, life_s: int, narrowing: Narrowing) -> Credential:
+        """Mint a key for a person who is known here, on the newest grants this node has. Never longer than ``life_s``.
+
+        Raises what ``mint`` raises, and NotAllowed for somebody who is not known.
+        """
+        subject = Subject(SubjectKind.PERSON, person, f"person {person}")
+        known = self._principals.get(subject)
+        if known is None:
+            raise NotAllowed("This node does not know you yet.", todo="Ask for a key through the hub once: wio creds.")
+        minted, kept = await self._mint(self._person(known.subject, known.epoch), life_s, narrowing)
+        await kept
+        await self._principals.note_minted_here(known, minted.expires)
+        return minted
+
+    async def _mint(self, person: Principal, life_s: int, narrowing: Narrowing) -> tuple[Credential, asyncio.Task[None]]:
+        """Mint a key; what comes with it is writing it down, which is under way."""
+        life = self._life(life_s, person)
+        holder = await self._ready(person)
+        self._check_reach(person, narrowing)
+        narrowed = narrowing if narrowing != Narrowing() else None
+        issued = self._principals.now
+        minted = await self._storage.mint(holder, life_s=life, narrowing=narrowed)
+        key = KeyRecord(minted.access_key, person.subject.id, issued, minted.expires, narrowed is not None)
+        return minted, asyncio.create_task(self._principals.note_key(key))
+
+    def _person(self, subject: Subject, epoch: int) -> Principal:
+        principals, name = self._principals, subject.name
         if principals.evicted:
             raise NotAllowed("This node was removed from its hub: nobody gets keys.")
         if principals.paused:
@@ -74,19 +91,20 @@ class Minting:
                 "The owner of this node has paused it: nobody gets keys, and keys that are out open nothing.",
                 todo="Ask the node's owner.",
             )
-        person = principals.get(request.subject)
-        if person is None or person.epoch < request.epoch:
+        person = principals.get(subject)
+        if person is None or person.epoch < epoch:
             has = person.epoch if person is not None else 0
-            raise Pending(f"The newest grant set of {name} has not arrived here: epoch {has}, and the hub has {request.epoch}.")
+            raise Pending(f"The newest grant set of {name} has not arrived here: epoch {has}, and the hub has {epoch}.")
         if not person.is_person:
             raise NotAllowed(f"Keys are for persons, and {name} is none.")
         return person
 
-    def _life(self, request: Mint, person: Principal) -> int:
+    def _life(self, wanted_s: int, person: Principal) -> int:
+        """Return how long a key may live: with the agent gone, it ends with the first grant that would, or soon after."""
         principals = self._principals
-        if request.life_s < SHORTEST_S:
+        if wanted_s < SHORTEST_S:
             raise BadLifetime(
-                f"A key of {request.life_s} s is too short: the storage server makes none under {SHORTEST_S} s.",
+                f"A key of {wanted_s} s is too short: the storage server makes none under {SHORTEST_S} s.",
                 todo=f"Ask for {SHORTEST_S} s or more.",
             )
         left = principals.lease_end(person) - principals.now
@@ -96,7 +114,9 @@ class Minting:
                 f"and the storage server makes no key under {SHORTEST_S} s.",
                 todo="The hub renews the lease as soon as it reaches this node.",
             )
-        return min(request.life_s, principals.ceiling.longest_key_s, left)
+        subjects = (person, *principals.shared_of(person))
+        ends = [until - principals.now for one in subjects if (until := principals.allowed(one).until) is not None]
+        return min(wanted_s, principals.ceiling.longest_key_s, left, max(SHORTEST_S, min(ends, default=left)))
 
     async def _ready(self, person: Principal) -> Holder:
         """Return the person's holder, made now if this is their first key, with the access it is meant to have."""

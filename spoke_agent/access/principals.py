@@ -27,6 +27,9 @@ HEARD_EVERY_S: Final = 60
 PROBE: Final = ("probe", 0)
 """The agent's own holder, which has nothing but shared access."""
 
+HERE: Final = "minted_here:"
+"""How the facts begin that say until when a person's keys may be out that were minted without the hub."""
+
 SubjectKey = tuple[SubjectKind, int]
 Clock = Callable[[], int]
 """Gives Unix microseconds."""
@@ -114,6 +117,10 @@ class Principals:
         self._keys: dict[int, dict[str, int]] = {}
         """Living keys by person: access key -> expiry."""
         self._heard_kept = 0
+        self._minted_here: dict[int, int] = {}
+        """Until when keys may be out that were minted without the hub, by person."""
+        self.minted_here = asyncio.Event()
+        """Set when such a key was minted. Whoever tells the hub clears it."""
 
     @property
     def now(self) -> int:
@@ -136,6 +143,9 @@ class Principals:
             self._keys.setdefault(key.subject_id, {})[key.access_key] = key.expires
         self.heard_at = self._heard_kept = loaded.facts.get("heard_at", 0)
         self.evicted = bool(loaded.facts.get("evicted", 0))
+        for name, until in loaded.facts.items():
+            if name.startswith(HERE):
+                self._minted_here[int(name.removeprefix(HERE))] = until
 
     def _reopen(self, record: SubjectRecord) -> tuple[GrantSet, GrantSet | None]:
         try:
@@ -307,6 +317,19 @@ class Principals:
         """Note that a key was handed out."""
         self._keys.setdefault(key.subject_id, {})[key.access_key] = key.expires
         await self.records.keep_key(key)
+
+    async def note_minted_here(self, person: Principal, until: int) -> None:
+        """Note that a key was handed out of which the hub does not know."""
+        number = person.subject.id
+        if until > self._minted_here.get(number, 0):
+            self._minted_here[number] = until
+            await self.records.keep_fact(f"{HERE}{number}", until)
+        self.minted_here.set()
+
+    def keys_minted_here(self) -> list[tuple[Subject, int]]:
+        """Return whose keys may be out of which the hub was not asked, and until when (Unix seconds)."""
+        known = {one.subject.id: one.subject for one in self if one.is_person}
+        return [(known[number], until) for number, until in self._minted_here.items() if until > self.now and number in known]
 
     async def heard(self) -> None:
         """Note that the hub was heard of now."""

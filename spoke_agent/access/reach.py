@@ -15,12 +15,13 @@ from protocol.names import Place
 
 _CAN: Final = {
     Permission.READ: frozenset({"read"}),
+    Permission.TIDY: frozenset({"read", "change"}),
     Permission.DROP: frozenset({"put"}),
     Permission.WRITE: frozenset({"read", "put", "change"}),
     Permission.MANAGE: frozenset({"read", "put", "change", "manage"}),
 }
 """What each permission lets one do. Managing is the hub's business: on storage it is writing."""
-_SHOWS: Final = (("read", Permission.READ), ("change", Permission.WRITE), ("put", Permission.DROP))
+_SHOWS: Final = (("read", Permission.READ), ("put", Permission.DROP), ("change", Permission.TIDY))
 """By trying which permission a difference shows, most telling first."""
 
 

@@ -206,6 +206,7 @@ class Link:
             self._tell_health(outbox),
             self._tell_accesses(outbox),
             self._tell_epochs(outbox),
+            self._tell_keys(outbox),
             self._keep_leases(),
         ]
         tasks = [asyncio.create_task(part) for part in parts]
@@ -301,6 +302,14 @@ class Link:
             self._access.caught_up.clear()
             for epochs in await self._access.epochs():
                 await outbox.sent(Lane.ANSWER, epochs)
+
+    async def _tell_keys(self, outbox: Outbox) -> None:
+        """Say whose keys are out that were minted without the hub: at the beginning all of them, then whenever one was."""
+        while True:
+            self._access.minted_here.clear()
+            for keys in self._access.keys_minted_here():
+                await outbox.sent(Lane.ANSWER, keys)
+            await self._access.minted_here.wait()
 
     async def _keep_leases(self) -> None:
         """Note that the hub is there. That it is, the connection's own pings make sure of."""

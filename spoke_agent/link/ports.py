@@ -14,6 +14,7 @@ from protocol.messages import (
     Explained,
     GrantsApplied,
     GrantsRefused,
+    KeysOut,
     Mint,
     Minted,
     PlaceWorkspace,
@@ -53,6 +54,13 @@ class Access(Protocol):
 
     async def epochs(self) -> Sequence[Epochs]:
         """Return what is enforced now, for the hub."""
+
+    def keys_minted_here(self) -> Sequence[KeysOut]:
+        """Return whose keys may be out that the hub did not ask for, and until when; nothing where there are none."""
+
+    @property
+    def minted_here(self) -> asyncio.Event:
+        """Set when a key was minted without the hub: it wants to know. Whoever tells it clears it."""
 
     def admit(self, root: RootConfig) -> RootConfig | None:
         """Return a root as the owner lets the hub have it, perhaps with a lower index level; None where not at all."""

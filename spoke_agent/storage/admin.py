@@ -46,6 +46,8 @@ class User(msgspec.Struct, frozen=True, rename="camel"):
 class _Server(msgspec.Struct, frozen=True):
     version: str = ""
     commit: str = msgspec.field(default="", name="commitID")
+    uptime: int = 0
+    state: str = ""
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -53,6 +55,11 @@ class Info(msgspec.Struct, frozen=True):
 
     deployment: str = msgspec.field(name="deploymentID")
     servers: tuple[_Server, ...] = ()
+
+    @property
+    def uptime_s(self) -> int:
+        """For how many seconds the youngest of its servers has run; 0 where none says (in its first second, or at all)."""
+        return min((server.uptime for server in self.servers if server.state == "online"), default=0)
 
     @property
     def version(self) -> str:
@@ -126,6 +133,11 @@ class Admin:
         reply = await self._ask("DELETE", "remove-user", [("accessKey", name)])
         if reply.code != NO_USER:
             _ok(reply, "delete a storage user")
+
+    async def forget_keys(self, user: str) -> bool:
+        """Have the server forget all short-lived keys of a user; False where it cannot: older ones lack this call."""
+        query = [("user", user), ("fullRevoke", "true")]
+        return (await self._ask("POST", "revoke-tokens/builtin", query)).ok
 
     # -------------------------------------------------------------------------------------------------- settings
 

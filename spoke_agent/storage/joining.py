@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Final
 
 from protocol.errors import AlreadyJoined, NotAllowed, StorageRefused
-from protocol.names import check_name
+from protocol.names import SEPARATOR, check_name
 from spoke_agent.storage.admin import Admin
 from spoke_agent.storage.connection import Connection
-from spoke_agent.storage.placing import AGENT, PROBE_BUCKETS, Naming
+from spoke_agent.storage.placing import AGENT, PROBE_BUCKETS, Naming, is_agent
 from spoke_agent.storage.sigv4 import Key
 
 ADMIN_ACTIONS: Final = (
@@ -42,7 +42,10 @@ LOOK_ACTIONS: Final = (
     "s3:GetBucketVersioning",
     "s3:GetObject",  # HEAD
     "s3:CreateBucket",
+    "s3:ListBucketMultipartUploads",
 )
+TIDY_ACTIONS: Final = ("s3:AbortMultipartUpload",)
+"""What it may end in anybody's bucket: uploads that nobody can complete, because a quota is exceeded."""
 PROBE_ACTIONS: Final = ("s3:PutObject", "s3:DeleteObject", "s3:DeleteBucket")
 
 
@@ -51,7 +54,7 @@ def agent_policy() -> bytes:
     own = [f"arn:aws:s3:::{PROBE_BUCKETS}*", f"arn:aws:s3:::{PROBE_BUCKETS}*/*"]
     statements = [
         {"Effect": "Allow", "Action": list(ADMIN_ACTIONS)},
-        {"Effect": "Allow", "Action": list(LOOK_ACTIONS), "Resource": ["arn:aws:s3:::*"]},
+        {"Effect": "Allow", "Action": [*LOOK_ACTIONS, *TIDY_ACTIONS], "Resource": ["arn:aws:s3:::*"]},
         {"Effect": "Allow", "Action": list(PROBE_ACTIONS), "Resource": own},
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":")).encode()
@@ -96,6 +99,61 @@ async def make_agent_user(
     finally:
         await connection.close()
     return key
+
+
+async def check_owner(
+    url: str, owner: Key, node: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None
+) -> None:
+    """Raise NotAllowed unless this key may remove what an agent made: asked before anything is, so nothing is half done.
+
+    Tried on a user and a policy that nobody has; StorageUnreachable where the server does not answer.
+    """
+    connection = Connection(url, region=region, clock=clock, trust=trust)
+    await connection.open()
+    try:
+        admin, nobody = Admin(connection, owner), Naming(check_name(node, "node")).user(f"nobody_{secrets.token_hex(8)}")
+        await admin.user(nobody)
+        await admin.drop_user(nobody)
+        await admin.drop_policy(nobody)
+    except StorageRefused as error:
+        raise NotAllowed(
+            f"The key {owner.access_key} may not remove users of the storage server at {connection.url}; nothing was changed.",
+            todo="Give an admin key of it, such as its root user's.",
+        ) from error
+    finally:
+        await connection.close()
+
+
+async def forget_keys(
+    url: str, owner: Key, node: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None
+) -> int:
+    """Have the server forget the short-lived keys of a node's people; return of how many. To be done before they are removed.
+
+    The server keeps a record of each such key until it would have expired, also when its user is gone and it opens nothing.
+    """
+    naming = Naming(check_name(node, "node"))
+    connection = Connection(url, region=region, clock=clock, trust=trust)
+    await connection.open()
+    try:
+        admin = Admin(connection, owner)
+        own = [name for name in await admin.users() if naming.holder(name) not in {"", AGENT}]
+        return sum([await admin.forget_keys(name) for name in own])
+    finally:
+        await connection.close()
+
+
+async def neighbours(
+    url: str, owner: Key, node: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None
+) -> list[str]:
+    """Return what other nodes of wio on the same server are named after, in order. Takes some 150 ms."""
+    own = Naming(check_name(node, "node")).user(AGENT)
+    connection = Connection(url, region=region, clock=clock, trust=trust)
+    await connection.open()
+    try:
+        agents = [name for name in await Admin(connection, owner).users() if is_agent(name) and name != own]
+    finally:
+        await connection.close()
+    return sorted(name.split(SEPARATOR)[1] for name in agents)
 
 
 async def remove_agent_user(

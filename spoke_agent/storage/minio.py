@@ -12,7 +12,7 @@ from protocol.names import Place, check_bucket, shown
 from spoke_agent.storage import policy
 from spoke_agent.storage.admin import Admin
 from spoke_agent.storage.connection import Connection
-from spoke_agent.storage.node import Answered, Call, Credential, Entry, Hint, Holder, ServerFacts
+from spoke_agent.storage.node import Answered, Call, Credential, Entry, Hint, Holder, ServerFacts, Weight
 from spoke_agent.storage.parents import Parents
 from spoke_agent.storage.placing import Naming, audit_token
 from spoke_agent.storage.probe import Probe
@@ -24,6 +24,16 @@ from spoke_agent.storage.stream import Listening, Stream
 
 _NO_UPLOAD: Final = "bm8tc3VjaC11cGxvYWQ"
 """The id of an upload that nobody began."""
+_READING: Final = ("HEAD", "HEAD", ())
+_ADDING: Final = ("PUT", "PUT", (("partNumber", "1"), ("uploadId", _NO_UPLOAD)))
+_TRIALS: Final[dict[Permission, tuple[str, str, tuple[tuple[str, str], ...]]]] = {
+    Permission.READ: _READING,
+    Permission.TIDY: ("ABORT", "DELETE", (("uploadId", _NO_UPLOAD),)),
+    Permission.DROP: _ADDING,
+    Permission.WRITE: _ADDING,
+    Permission.MANAGE: _ADDING,
+}
+"""How each permission is tried: in words, and as a request."""
 
 
 class MinioNode:
@@ -59,6 +69,8 @@ class MinioNode:
         self._clock = clock
         self._pause = pause
         self._chance = chance
+        self._says_uptime = False
+        """Whether this server says how long it has run: all do but in their first second, as far as is known."""
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -82,6 +94,15 @@ class MinioNode:
             chance=self._chance,
         )
         return await probe.run()
+
+    async def started(self) -> int | None:
+        """Return when the server (of several the youngest) was last started, in Unix microseconds, or up to a second later.
+
+        None where it does not say.
+        """
+        uptime_s = (await self._admin.info()).uptime_s
+        self._says_uptime = self._says_uptime or uptime_s > 0
+        return self._clock() - uptime_s * 1_000_000 if self._says_uptime else None
 
     # -------------------------------------------------------------------------------------------------- places
 
@@ -115,6 +136,11 @@ class MinioNode:
         """Return what ``get_access`` returns where the holder's access is exactly ``grants``."""
         return policy.fingerprint(policy.document(part) for part in policy.arrange(policy.patterns(grants)))
 
+    def weigh(self, grants: Sequence[Grant]) -> Weight:
+        """Return what a holder with exactly these grants costs."""
+        wanted = policy.patterns(grants)
+        return Weight(len(wanted), len(policy.arrange(wanted)))
+
     async def remove(self, holder: Holder) -> None:
         """Remove the holder; its keys are dead when this returns. Fine if it is not there."""
         await self._parents.remove(holder)
@@ -126,17 +152,31 @@ class MinioNode:
     async def attempt(self, credential: Credential, permission: Permission, place: Place, sample: str | None) -> Answered:
         """Try with a key what ``permission`` allows at a place, without changing anything there.
 
-        Reading: HEAD of the sample, or of a key that is not there (404 where reading and listing are allowed). Writing:
-        ending an upload that nobody began (204 where allowed). 403 is the refusal of either.
+        Reading: HEAD of the sample, or of a key that is not there (404 where reading and listing are allowed). Adding:
+        a part, without a byte, of an upload that nobody began (404 where PutObject is allowed). Tidying: ending such an upload
+        (204 where allowed). 403 is the refusal of each.
         """
         key = Key(credential.access_key, credential.secret_key, credential.session_token)
         target = sample if sample is not None else f"{place.key}.wio-{self._chance(8).hex()}"
-        read = permission is Permission.READ
-        method = "HEAD" if read else "DELETE"
+        words, method, query = _TRIALS[permission]
         at = self._clock()
-        reply = await self._connection.ask(key, method, f"/{place.bucket}/{target}", () if read else [("uploadId", _NO_UPLOAD)])
-        words = method if read else "ABORT"
+        reply = await self._connection.ask(key, method, f"/{place.bucket}/{target}", query)
         return Answered(f"{words} {place.bucket}/{shown(target)[1:-1]}"[:300], reply.status, at)
+
+    async def end_uploads(self, places: Sequence[Place], *, begun_before: int) -> int:
+        """End multipart uploads in these places that began before Unix microsecond ``begun_before``; return how many.
+
+        The server lists those that were begun since it was started. Older ones it lists for an exact key only (measured),
+        and ends itself a day after they began (its setting ``api stale_uploads_expiry``).
+        """
+        ended = 0
+        for bucket in sorted({place.bucket for place in places}):
+            folders = tuple(place.key for place in places if place.bucket == bucket)
+            for upload in await self._s3.uploads(bucket):
+                if upload.key.startswith(folders) and upload.begun < begun_before:
+                    await self._s3.end_upload(bucket, upload)
+                    ended += 1
+        return ended
 
     # -------------------------------------------------------------------------------------------------- index
 

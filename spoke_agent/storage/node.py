@@ -59,6 +59,13 @@ class Answered(msgspec.Struct, frozen=True):
     """Unix microseconds, when the request was *sent*."""
 
 
+class Weight(msgspec.Struct, frozen=True):
+    """What a holder's access costs at every request: patterns the server compares, and policies they are dealt out to."""
+
+    patterns: int
+    policies: int
+
+
 class Entry(msgspec.Struct, frozen=True):
     """One object as a look at the storage found it.
 
@@ -120,6 +127,12 @@ class StorageNode(Protocol):
     async def probe(self) -> ServerFacts:
         """Try on the server what wio needs, with throwaway objects of its own, and leave nothing behind."""
 
+    async def started(self) -> int | None:
+        """Return when the server was last started, in Unix microseconds, or up to a second later: it may count in seconds.
+
+        None where it does not say. Costs next to nothing: it is asked every few seconds.
+        """
+
     # -------------------------------------------------------------------------------------------------- places
 
     async def check_root(self, root: RootConfig) -> str:
@@ -151,6 +164,9 @@ class StorageNode(Protocol):
     def fingerprint(self, grants: Sequence[Grant]) -> str:
         """Return what ``get_access`` returns where the holder's access is exactly ``grants``."""
 
+    def weigh(self, grants: Sequence[Grant]) -> Weight:
+        """Return what a holder with exactly these grants costs. Raises StorageRefused where the server cannot hold them."""
+
     async def remove(self, holder: Holder) -> None:
         """Remove the holder; its keys are dead when this returns. Fine if it is not there."""
 
@@ -162,6 +178,12 @@ class StorageNode(Protocol):
 
         ``sample`` is a key known to exist below the place, if the caller knows one. The request chosen is one whose
         answer differs between allowed and refused: 403 means refused, anything else of 2xx or 404 allowed.
+        """
+
+    async def end_uploads(self, places: Sequence[Place], *, begun_before: int) -> int:
+        """End multipart uploads in these places that began before Unix microsecond ``begun_before``; return how many.
+
+        They take room that no total counts. What the server does not list is left to the server's own cleaning.
         """
 
     # -------------------------------------------------------------------------------------------------- index

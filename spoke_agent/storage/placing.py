@@ -52,6 +52,12 @@ class Naming:
         return f"{self.user(holder)}{SEPARATOR}{number}"
 
 
+def is_agent(user: str) -> bool:
+    """Say whether a storage user is the agent's own of some node."""
+    parts = user.split(SEPARATOR)
+    return len(parts) == 3 and parts[0] == "wio" and parts[2] == AGENT  # noqa: PLR2004 - wio--{node}--agent
+
+
 def parent_key(master: bytes, user: str) -> Key:
     """Derive the key of a storage user from the node's master key: 240 bits, letters, digits, ``-`` and ``_`` only.
 

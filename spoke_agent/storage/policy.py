@@ -36,6 +36,7 @@ class Access(enum.StrEnum):
     """What a policy can tell apart. ``manage`` is the hub's word: on the server it is ``write``."""
 
     READ = "read"
+    TIDY = "tidy"
     DROP = "drop"
     WRITE = "write"
 
@@ -51,8 +52,16 @@ class Pattern(NamedTuple):
 Patterns: TypeAlias = frozenset[Pattern]
 
 _READ: Final = ("s3:GetObject",)
-_DROP: Final = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
-_ACTIONS: Final = {Access.READ: _READ, Access.DROP: _DROP, Access.WRITE: (*_READ, "s3:DeleteObject", *_DROP)}
+_END: Final = ("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+_DROP: Final = ("s3:PutObject", *_END)
+_ACTIONS: Final = {
+    Access.READ: _READ,
+    Access.TIDY: (*_READ, "s3:DeleteObject", *_END),
+    Access.DROP: _DROP,
+    Access.WRITE: (*_READ, "s3:DeleteObject", *_DROP),
+}
+_WIDER: Final = {one: tuple(other for other in _ACTIONS if {*_ACTIONS[one]} <= {*_ACTIONS[other]}) for one in _ACTIONS}
+"""Which accesses allow everything that one does, itself among them. All but dropping list, and writing lists too."""
 _LIST: Final = "s3:ListBucket"
 _LOCATE: Final = "s3:GetBucketLocation"
 _ARN: Final = "arn:aws:s3:::"
@@ -60,10 +69,14 @@ _ARN: Final = "arn:aws:s3:::"
 _REFUSALS: Final[tuple[dict[str, object], ...]] = (
     {"Effect": "Deny", "Action": ["admin:*"]},
     {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"], "Resource": [f"{_ARN}*"]},
+    # Deleting many objects in one request, these servers do not refuse a name with .. in it: they judge it as it is spelled,
+    # below a person's folder, and delete what it leads to, anywhere in the bucket (measured).
+    {"Effect": "Deny", "Action": ["s3:*"], "Resource": [f"{_ARN}*/../*", f"{_ARN}*/.."]},
 )
 
 _ACCESS: Final = {
     Permission.READ: Access.READ,
+    Permission.TIDY: Access.TIDY,
     Permission.DROP: Access.DROP,
     Permission.WRITE: Access.WRITE,
     Permission.MANAGE: Access.WRITE,
@@ -80,9 +93,9 @@ def patterns(grants: Iterable[Grant]) -> Patterns:
 
 
 def _above(one: Pattern) -> Iterable[Pattern]:
-    """Return all patterns that would make this one needless: its folder or one above it, with the same access or writing."""
+    """Return all patterns that would make this one needless: its folder or one above it, with the same access or more."""
     ends = [0, *(i + 1 for i, letter in enumerate(one.prefix) if letter == "/")]
-    for end, access in itertools.product(ends, {one.access, Access.WRITE}):
+    for end, access in itertools.product(ends, _WIDER[one.access]):
         other = Pattern(one.bucket, one.prefix[:end], access)
         if other != one:
             yield other

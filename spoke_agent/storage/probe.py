@@ -7,7 +7,9 @@ owner: a stable word, yes or no, and a sentence. What could not be tried is ``un
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -85,6 +87,7 @@ class Probe:
                 _line("isolates-names", isolates := await self._tried(self._isolates_names())),
                 _line("denies-service-accounts", await self._tried(self._service_accounts())),
                 _line("contains-force-delete", await self._tried(self._force_delete())),
+                _line("contains-delete", await self._tried(self._delete_many())),
                 _line("live-policies", await self._tried(self._live_policies())),
                 _line("audit-webhook", await self._tried(self._audit())),
                 _line("versioned-buckets", await self._tried(self._versioned())),
@@ -200,6 +203,18 @@ class Probe:
                 "Buckets with object lock refuse it."
             )
         return Finding.YES, "A DELETE of a whole folder does nothing."
+
+    async def _delete_many(self) -> Found:
+        _, person = await self._as_person()
+        body = f"<Delete><Object><Key>{_OPEN}../{_SHUT}b.txt</Key></Object></Delete>".encode()
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        await person.status("POST", f"/{self._bucket}", [("delete", "")], {"content-md5": digest}, body)
+        if await self._s3.find(self._bucket, f"{_SHUT}b.txt") is None:
+            return Finding.NO, "Deleting many files at once reaches outside what its person may write. Do not use this server."
+        return (
+            Finding.YES,
+            "Deleting many files at once ends at what its person may write, also by way of a name with .. in it.",
+        )
 
     async def _live_policies(self) -> Found:
         _, person = await self._as_person()

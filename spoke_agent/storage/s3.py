@@ -49,6 +49,14 @@ class Bucket(msgspec.Struct, frozen=True):
     made: str
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """A multipart upload that was begun at Unix microsecond ``begun`` and neither completed nor ended."""
+
+    key: str
+    id: str
+    begun: int
+
+
 class S3:
     """S3 as one key sees it."""
 
@@ -155,6 +163,26 @@ class S3:
         """Say whether a bucket keeps old versions; None where the server does not say."""
         reply = await self._connection.ask(self._key, "GET", f"/{bucket}", [("versioning", "")])
         return parse(reply.body).findtext("{*}Status") == "Enabled" if reply.ok else None
+
+    # -------------------------------------------------------------------------------------------------- uploads
+
+    async def uploads(self, bucket: str) -> list[Upload]:
+        """Return the multipart uploads of a bucket as the server lists them, in one page; none where the bucket is gone.
+
+        Raises StorageRefused for an answer that cannot be read.
+        """
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}", [("uploads", ""), ("encoding-type", "url")])
+        if reply.status == NOT_FOUND:
+            return []
+        if not reply.ok:
+            raise refusal(reply, f"list the uploads in bucket {bucket}")
+        return read_uploads(reply.body)
+
+    async def end_upload(self, bucket: str, upload: Upload) -> None:
+        """End a multipart upload and free what its parts take; fine if it is over already."""
+        reply = await self._connection.ask(self._key, "DELETE", f"/{bucket}/{upload.key}", [("uploadId", upload.id)])
+        if not reply.ok and reply.status != NOT_FOUND:
+            raise refusal(reply, f"end an upload to {shown(upload.key)} in bucket {bucket}")
 
     # -------------------------------------------------------------------------------------------------- objects
 
@@ -265,6 +293,27 @@ def read_page(body: bytes) -> Page:
     if truncated and not more:
         raise StorageRefused("The storage server's listing says that it goes on, but not how.")
     return Page(entries, [unquote_plus(folder) if encoded else folder for folder in folders], more)
+
+
+def read_uploads(body: bytes) -> list[Upload]:
+    """Read the answer of ListMultipartUploads. Raises StorageRefused if it is none."""
+    root = parse(body)
+    encoded = root.findtext("{*}EncodingType") == "url"
+    seconds: dict[str, int] = {}
+    try:
+        found = [
+            Upload(
+                node.findtext("{*}Key", ""),
+                node.findtext("{*}UploadId", ""),
+                _nanoseconds(node.findtext("{*}Initiated", ""), seconds) // 1000,
+            )
+            for node in root.iterchildren(_NS + "Upload")
+        ]
+        if encoded:
+            found = [msgspec.structs.replace(one, key=unquote_plus(one.key, errors="strict")) for one in found]
+    except (ValueError, OverflowError) as error:
+        raise StorageRefused("The storage server's list of uploads holds one without a proper key or time.") from error
+    return [one for one in found if one.key and one.id]
 
 
 def _nanoseconds(text: str, seconds: dict[str, int]) -> int:

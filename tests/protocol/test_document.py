@@ -91,6 +91,7 @@ def test_numbers_and_domain_tags_are_those_of_the_code() -> None:
         ("`epochs`, `states`, `grants`", messages.Welcome, "epochs"),
         ("`epochs`, `states`, `grants`", messages.Epochs, "states"),
         ("`epochs`, `states`, `grants`", grants.GrantSet, "grants"),
+        ("`keys` of KeysOut", messages.KeysOut, "keys"),
         ("`endpoints`", messages.Report, "endpoints"),
         ("`probes`, `ceiling`", messages.Report, "probes"),
         ("`probes`, `ceiling`", messages.Report, "ceiling"),

@@ -23,7 +23,7 @@ from deploy.running import Minio, free_port
 from protocol.errors import JoinStringUsed, Problem
 from protocol.grants import Grant, GrantSet, Permission, Subject, SubjectKind, sign_set
 from protocol.identity import JoinString, public_bytes
-from protocol.messages import Configure, Done, GrantsApplied, IndexLevel, Mint, Minted, RootConfig, SetGrants
+from protocol.messages import Configure, Done, GrantsApplied, IndexLevel, Mint, Minted, Report, RootConfig, SetGrants
 from protocol.names import Layout
 from protocol.sealing import ClearCredential, Context, client_key, open_sealed
 from protocol.session import Proved
@@ -383,16 +383,61 @@ async def test_the_ceiling_is_checked_in_words_and_an_edit_counts_at_once(runnin
     await running.share(1, Grant(9, bucket, "scans/", Permission.READ))
     key = await running.key(1)
     said = await running.ask("ceiling", "check")
-    assert (said.code, "is good" in said.out) == (0, True)
+    assert (said.code, "is good" in said.out, "cuts none of the grants" in said.out) == (0, True, True)
     (running.state / "ceiling.toml").write_text('places = ["elsewhere"]\n')
+    began = time.monotonic()
 
     async def closed() -> bool:
         return not await asyncio.to_thread(reads, key, bucket, "scans/a.txt")
 
     await eventually(closed)
+    assert time.monotonic() - began < 5 + 2, "five seconds, and what a busy machine takes for itself"
+    await until(lambda: any("Only in elsewhere." in report.ceiling for report in running.hub.live.of(Report)))
+    said = await running.ask("ceiling", "check", "--json")
+    assert [(cut["subject"], cut["workspace"]) for cut in said.json["cuts"]] == [("bob", 9)]
+    assert (said.json["lines"][0]["number"], said.json["lines"][0]["setting"]) == (1, "places")
     (running.state / "ceiling.toml").write_text('places = "elsewhere"\n')
     said = await running.ask("ceiling", "check", "--json")
     assert (said.code, json.loads(said.err)["code"]) == (2, "bad-setting")
+
+
+async def test_limits_are_edited_in_the_owner_s_editor_and_count_only_when_they_are_good(running: Node) -> None:
+    bucket, file = running.bucket, running.state / "ceiling.toml"
+    await running.share(1, Grant(9, bucket, "scans/", Permission.WRITE))
+    key = await running.key(1)
+    before = file.read_text()
+    editor = running.state.with_name("editor")
+
+    async def edit(body: str) -> Said:
+        editor.write_text(f"#!{sys.executable}\nimport pathlib, sys\nfile = pathlib.Path(sys.argv[1])\n{body}\n")
+        editor.chmod(0o700)
+        return await running.ask("ceiling", "edit", environment={"VISUAL": str(editor)})
+
+    assert "Nothing was changed" in (await edit("pass")).out
+    bad = await edit("file.write_text('places = [')")
+    assert (bad.code, "is not TOML" in bad.err) == (2, True)
+    failed = await edit("sys.exit(1)")
+    assert (failed.code, "did not do its work" in failed.err) == (2, True)
+    assert file.read_text() == before
+    good = await edit("file.write_text(file.read_text() + 'places = [\"elsewhere\"]')")
+    assert good.code == 0, good.err
+    assert "cuts 1 of the grants" in good.out
+    assert "bob: The owner of this node does not let wio into" in good.out
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "# What this machine allows at most." in file.read_text(), "the comments stay"
+
+    async def closed() -> bool:
+        return not await asyncio.to_thread(reads, key, bucket, "scans/a.txt")
+
+    await eventually(closed, 7)
+
+
+async def test_the_budget_says_what_everybody_costs_the_server(running: Node) -> None:
+    grants = [Grant(n + 1, running.bucket, f"w{n}/", Permission.READ) for n in range(160)]
+    assert isinstance(await running.share(1, *grants), GrantsApplied)
+    [line] = (await running.ask("grants", "--budget", "--json")).json
+    assert (line["subject"], line["grants"], line["patterns"], line["policies"]) == ("bob", 160, 160, 2)
+    assert "160 of 600" in (await running.ask("grants")).out
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 40) -> None:

@@ -105,7 +105,7 @@ class RecordedHub:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - http.server's names
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -117,7 +117,7 @@ class RecordedHub:
         self.url = f"{HUB_ADDRESS}:{self._server.server_port}"
 
     def on(self, method: str, path: str, *answers: Any) -> None:
-        """Record what is answered: values, errors, or functions of the request."""
+        """Record what is answered: values, bytes as they are, errors, or functions of the request."""
         self.answers[method, path] = list(answers)
 
     def reply(self, request: Request) -> tuple[int, bytes]:
@@ -132,6 +132,8 @@ class RecordedHub:
     def _write(answer: Any) -> tuple[int, bytes]:
         if isinstance(answer, WioError):
             return answer.status, msgspec.json.encode(answer.problem)
+        if isinstance(answer, bytes):
+            return 200, answer
         return 200, b"" if answer is None else msgspec.json.encode(answer)
 
     def stop(self) -> None:

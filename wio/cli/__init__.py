@@ -12,7 +12,22 @@ import typer
 from typer.core import TyperGroup
 
 from protocol.errors import BadInput, BadSetting, Internal, WioError
-from wio.cli import accounts, auditing, copying, finding, keys, nodes, output, roots, sharing, workspaces
+from wio.cli import (
+    accounts,
+    auditing,
+    copying,
+    finding,
+    groups,
+    keys,
+    nodes,
+    output,
+    quotas,
+    requests,
+    roots,
+    sharing,
+    why,
+    workspaces,
+)
 from wio.cli.quick import quicken
 
 __all__ = ["app", "main"]
@@ -71,11 +86,15 @@ app = typer.Typer(
 accounts.add_to(app)
 workspaces.add_to(app)
 sharing.add_to(app)
+groups.add_to(app)
+requests.add_to(app)
+why.add_to(app)
 finding.add_to(app)
 copying.add_to(app)
 keys.add_to(app)
 nodes.add_to(app)
 roots.add_to(app)
+quotas.add_to(app)
 auditing.add_to(app)
 
 

@@ -15,7 +15,7 @@ from protocol.errors import BadInput, BadLifetime, OverCeiling
 from protocol.names import shown
 from wio.cli import here, output
 from wio.cli.output import Json
-from wio.cli.words import MICROSECONDS, life, moment, safe, span
+from wio.cli.words import MICROSECONDS, life, may, moment, safe, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -122,6 +122,8 @@ def creds(
     confirmed = json or form is not Format.PROCESS
     with here.session() as session:
         opened = session.keys.open(paths, wish, confirmed=confirmed)
+        for warning in session.keys.warnings:
+            output.note(f"# warning: {safe(warning)}")
     if json or form is Format.JSON:
         output.value(ClearKeys(tuple(_node_key(key, opened) for key in _each_key(opened))))
         return
@@ -132,7 +134,7 @@ def creds(
     for text in as_lines(key, export=form is Format.ENV):
         output.line(text)
     for opening in opened:
-        output.note(f"# {safe(opening.place.path)} is {safe(opening.place.uri)} ({opening.place.permission.value})")
+        output.note(f"# {safe(opening.place.path)} is {safe(opening.place.uri)} ({may(opening.place.permission)})")
     output.note(f"# The key of node {safe(key.node)} is good until {moment(key.expires * MICROSECONDS)}.")
 
 

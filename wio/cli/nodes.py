@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Final
 
 import typer
 
 from protocol.api import Node, NodeState
-from protocol.errors import BadInput, BadSignature
+from protocol.errors import BadSignature
 from protocol.identity import fingerprint, from_text
-from wio.cli import here, output
+from wio.cli import asking, here, output
 from wio.cli.output import Column, Json
-from wio.cli.words import life, moment, safe
+from wio.cli.words import count, life, moment, safe
 
 _PANEL: Final = "Nodes and roots"
 Name = Annotated[str, typer.Argument(help="The node.", show_default=False)]
@@ -20,11 +19,12 @@ Name = Annotated[str, typer.Argument(help="The node.", show_default=False)]
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Nodes: invite, list, show, trust, evict.")
+    group = typer.Typer(no_args_is_help=True, help="Nodes: invite, list, show, trust, confirm, evict.")
     group.command("invite")(invite)
     group.command("ls")(list_nodes)
     group.command("show")(show)
     group.command("trust")(trust)
+    group.command("confirm")(confirm)
     group.command("evict")(evict)
     app.add_typer(group, name="node", rich_help_panel=_PANEL)
 
@@ -127,16 +127,29 @@ def trust(
     output.line(f"Node {safe(one.name)} is trusted with the key {fingerprint(key)}.")
 
 
+def confirm(name: Name, json: Json = False) -> None:
+    """Say that what is shared now is right, after the hub came back from a backup. Until then its node only narrows.
+
+    Look at wio shares first: a share that was taken back after the backup was made may be there again.
+    """
+    with here.session() as session:
+        done = session.client.confirm_node(name)
+    if json:
+        output.value(done)
+        return
+    if done.sets:
+        output.line(f"Confirmed: {safe(done.node)} follows the hub again for {count(done.sets, 'grant set')}.")
+    else:
+        output.line(f"{safe(done.node)} waits for no confirmation.")
+
+
 def evict(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Remove a node from the hub. Its data stays where it is; its workspaces are gone from here."""
-    if not yes:
-        if not sys.stdin.isatty():
-            raise BadInput(f"Removing node {safe(name)} has to be confirmed.", todo="Add --yes.")
-        typer.confirm(f"Remove node {safe(name)} from the hub?", abort=True, err=True)
+    asking.confirm(f"Remove node {safe(name)} from the hub?", f"Removing node {safe(name)}", yes=yes)
     with here.session() as session:
         one = session.client.node(name)
         session.client.evict(name)

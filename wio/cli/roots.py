@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from protocol.api import NewRoot, Root, RootKind, ScanStatus
-from protocol.errors import BadName, DeadlinePassed, StorageRefused
+from protocol.errors import DeadlinePassed, StorageRefused
 from protocol.messages import IndexLevel, ScanState
-from protocol.names import Layout, shown
-from wio.cli import here, output
+from protocol.names import Layout
+from wio.cli import here, output, root_changes
 from wio.cli.output import Column, Json
-from wio.cli.words import MICROSECONDS, count, moment, safe, size, span
+from wio.cli.words import MICROSECONDS, count, moment, root_address, safe, size, span
 
 if TYPE_CHECKING:
     from wio.client import Client
@@ -29,11 +29,12 @@ Address = Annotated[str, typer.Argument(metavar="NODE/ROOT", help="The root.", s
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Roots: make, list, show, scan.")
+    group = typer.Typer(no_args_is_help=True, help="Roots: make, list, show, scan, change, retire.")
     group.command("create")(create)
     group.command("ls")(list_roots)
     group.command("show")(show)
     group.command("scan")(scan)
+    root_changes.add_to(group)
     app.add_typer(group, name="root", rich_help_panel=_PANEL)
 
 
@@ -56,7 +57,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a root in a bucket of your node; what is there already is imported by wio root scan."""
-    node, name = _split(address if node is None else f"{node}/{address}")
+    node, name = root_address(address if node is None else f"{node}/{address}")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
     asked = NewRoot(node, name, kind, bucket, prefix, layout, accept_visible_names, level)
@@ -106,7 +107,7 @@ def list_roots(json: Json = False) -> None:
 
 def show(address: Address, json: Json = False) -> None:
     """Show one root: where it lies, what it holds, its digest, its warnings."""
-    node, name = _split(address)
+    node, name = root_address(address)
     with here.session() as session:
         one = session.client.root(node, name)
     if json:
@@ -122,6 +123,7 @@ def show(address: Address, json: Json = False) -> None:
             ("index", one.level.value),
             ("holds", f"{count(one.objects, 'file')}, {size(one.bytes)}"),
             ("digest", one.digest),
+            *root_changes.roles(one),
             ("made", moment(one.created_at)),
         ]
     )
@@ -134,7 +136,7 @@ def scan(
     json: Json = False,
 ) -> None:
     """Import what lies in a root, or compare it again with what the hub knows."""
-    node, name = _split(address)
+    node, name = root_address(address)
     with here.session() as session:
         client = session.client
         before = client.scan_status(node, name)
@@ -224,13 +226,6 @@ def _watch(client: Client, node: str, name: str, before: ScanStatus) -> ScanStat
         except KeyboardInterrupt:
             output.note(f"The scan goes on without you; wio root scan {safe(node)}/{safe(name)} shows how far it is.")
             raise
-
-
-def _split(address: str) -> tuple[str, str]:
-    node, slash, name = address.partition("/")
-    if not slash or not node or not name or "/" in name:
-        raise BadName(f"{shown(address)} is not a root.", todo="Write NODE/ROOT.")
-    return node, name
 
 
 def _address(one: Root) -> str:

@@ -109,5 +109,5 @@ def _show(done: ShareChange, asked: str, *, json: bool) -> None:
         output.value(done)
         return
     output.line(receipts.change(done, safe(asked.rstrip("/"))))
-    for one in done.receipts:
-        output.line(receipts.receipt(one))
+    for text in receipts.together(done.receipts):
+        output.line(text)

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from protocol.api import NodeState, NodeView
-from protocol.errors import BadLifetime
+from protocol.errors import BadInput, BadLifetime, BadName, BadQuery
+from protocol.grants import Permission
 from protocol.names import shown
 
 MICROSECONDS: Final = 1_000_000
@@ -33,6 +34,47 @@ def size(count: int) -> str:
         if value < 1023.5 or unit == _SIZES[-1]:  # noqa: PLR2004  - what would round to 1024
             break
     return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"  # noqa: PLR2004  - what would round to 10.0
+
+
+def amount(text: str) -> int:
+    """Read ``10M``, ``1.5GiB``, ``1T`` as bytes, as a search does: K, M, G, T are thousands, KiB, MiB … 1,024.
+
+    Raises BadInput for anything else, for a range and for nothing at all.
+    """
+    from search.quantities import sizes  # noqa: PLC0415  - only quotas read sizes
+
+    try:
+        found = sizes(text, "<=", 1, 0).high
+    except BadQuery as error:
+        todo = "Write bytes, or a number with K, M, G, T, P (thousands) or KiB, MiB, GiB … (1,024): 10M, 1.5GiB"
+        raise BadInput(f"{shown(text)} is not a size.", todo=todo) from error
+    return found or 0
+
+
+def exact(bytes_: int) -> str:
+    """Return bytes as ``amount`` reads them, in the largest unit that says them exactly: ``1T``, ``1.5GiB``, ``312``."""
+    for base, tail in ((1000, ""), (1024, "iB")):
+        for power in range(len(_SIZES) - 1, 0, -1):  # a search knows no E
+            unit = base**power
+            tenths, rest = divmod(bytes_ * 10, unit)
+            if tenths >= 10 and not rest:  # noqa: PLR2004  - at least 1.0
+                return f"{tenths // 10}{f'.{tenths % 10}' if tenths % 10 else ''}{_SIZES[power - 1]}{tail}"
+    return str(bytes_)
+
+
+def may(permission: Permission | None) -> str:
+    """Say what somebody may do in a workspace; empty for nothing."""
+    if permission is None:
+        return ""
+    return "read and delete: over quota" if permission is Permission.TIDY else permission.value
+
+
+def root_address(text: str) -> tuple[str, str]:
+    """Read ``NODE/ROOT``; raise BadName for anything else."""
+    node, slash, name = text.partition("/")
+    if not slash or not node or not name or "/" in name:
+        raise BadName(f"{shown(text)} is not a root.", todo="Write NODE/ROOT.")
+    return node, name
 
 
 def count(number: int, what: str) -> str:
@@ -83,20 +125,29 @@ def until(text: str, now: int, zone: tzinfo | None = None) -> int:
     A date is the beginning of that day in this machine's zone. Raises BadLifetime for what cannot be read or is over.
     """
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
+        end = when(text, zone)
+    except BadLifetime as error:
         try:
             return now + life(text) * MICROSECONDS
-        except BadLifetime as error:
-            raise BadLifetime(
-                f"{shown(text)} is not a time.", todo="Write it like 2027-01-01, 2027-01-01T14:00 or 7d."
-            ) from error
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=zone) if zone else at.astimezone()
-    end = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        except BadLifetime:
+            raise BadLifetime(error.message, todo="Write it like 2027-01-01, 2027-01-01T14:00 or 7d.") from error
     if end <= now:
         raise BadLifetime(f"{shown(text)} is over already.", todo="Give a time to come.")
     return end
+
+
+def when(text: str, zone: tzinfo | None = None) -> int:
+    """Read ``2026-03-01`` or ``2026-03-01T14:00`` as Unix microseconds; raise BadLifetime for what is no such time.
+
+    A date is the beginning of that day in this machine's zone.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=zone) if zone else at.astimezone()
+    except (ValueError, OverflowError) as error:  # OverflowError: a year that no zone of this machine knows
+        raise BadLifetime(f"{shown(text)} is not a time.", todo="Write it like 2026-03-01 or 2026-03-01T14:00.") from error
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def view(node: NodeView) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 import typer
 
 from protocol.api import FileEntry, Listing, Workspace
-from wio.cli import here, output
+from wio.cli import here, output, workspace_changes
 from wio.cli.output import Column, Json
-from wio.cli.words import count, moment, safe, size, stale, view
+from wio.cli.words import count, may, moment, safe, size, stale, view
 
 _PANEL: Final = "Workspaces"
 _PAGE: Final = 1000
@@ -27,10 +27,11 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("create", rich_help_panel=_PANEL)(create)
     app.command("ls", rich_help_panel=_PANEL)(ls)
-    group = typer.Typer(no_args_is_help=True, help="Workspaces: make, list, show. Short: wio w.")
+    group = typer.Typer(no_args_is_help=True, help="Workspaces: make, list, show, change. Short: wio w.")
     group.command("create")(create)
     group.command("ls")(list_workspaces)
     group.command("show")(show)
+    workspace_changes.add_to(group)
     app.add_typer(group, name="workspace", rich_help_panel=_PANEL)
     app.add_typer(group, name="w", hidden=True)
 
@@ -85,8 +86,10 @@ def show(name: Name, json: Json = False) -> None:
             ("holds", f"{count(one.objects, 'file')}, {size(one.bytes)}"),
             ("lies at", f"s3://{one.bucket}/{one.prefix} on {one.node} (root {one.root})" if one.bucket else one.node),
             ("public", "yes" if one.public else "no"),
-            ("you may", one.permission.value if one.permission else "nothing yet"),
+            ("you may", may(one.permission) or "nothing yet; ask: wio request " + _address(one)),
             ("made", moment(one.created_at)),
+            ("archived", moment(one.archived_at) if one.archived_at is not None else ""),
+            *(("warning", text) for text in one.warnings),
         ]
     )
 
@@ -139,15 +142,17 @@ def _list(found: list[Workspace], *, json: bool) -> None:
     rows = [
         (
             _address(one),
-            one.permission.value if one.permission else "-",
+            may(one.permission) or "-",
             f"{one.objects:,}",
             size(one.bytes),
             one.node,
-            ("public. " if one.public else "") + one.description,
+            ("public. " if one.public else "") + ("archived. " if one.archived_at is not None else "") + one.description,
         )
         for one in found
     ]
     output.table(columns, rows)
+    for text in dict.fromkeys(text for one in found for text in one.warnings):
+        output.note(f"warning: {safe(text)}")
 
 
 def _entry(one: FileEntry) -> tuple[str, str, str]:

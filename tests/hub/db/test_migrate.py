@@ -43,6 +43,24 @@ async def test_upgrading_again_or_from_several_workers_at_once_is_harmless(url: 
     assert await current(url) == newest()
 
 
+async def test_everybody_may_go_on_making_workspaces_in_managed_roots_of_before(url: str) -> None:
+    await upgrade(url, to="0001")
+    database = Database(url)
+    async with database.write() as connection:
+        await connection.execute(text("INSERT INTO users VALUES (1, 'alice', 'a@x', '-', false, NULL, 0)"))
+        fields = "id, name, owner_id, key, config_revision, joined_at"
+        await connection.execute(text(f"INSERT INTO nodes ({fields}) VALUES (2, 'lab3', 1, :key, 0, 0)"), {"key": b"k"})
+        fields = "id, node_id, name, kind, bucket, prefix, layout, level, pace, created_at, objects, bytes, digest, generation"
+        for number, kind in enumerate(("public", "private", "unmanaged-public", "unmanaged-private")):
+            values = f"{number}, 2, 'r{number}', '{kind}', 'b', '', 'prefix', 'names', 0, 0, 0, 0, 0, 0"
+            await connection.execute(text(f"INSERT INTO roots ({fields}) VALUES ({values})"))  # noqa: S608 - written above
+    await upgrade(url)
+    async with database.read() as connection:
+        rows = await connection.execute(text("SELECT root_id, role, subject_kind, subject_id FROM root_roles ORDER BY root_id"))
+        assert [tuple(row) for row in rows] == [(0, "create", "everyone", 0), (1, "create", "everyone", 0)]
+    await database.close()
+
+
 async def test_revisions_can_be_taken_from_a_new_database(url: str) -> None:
     await upgrade(url)
     database = Database(url)

@@ -96,3 +96,17 @@ def test_an_earlier_end_takes_away_and_a_later_one_does_not() -> None:
     assert not takes_away((ending,), (Grant(1, "lab", "a/", READ, 101),))
     assert not takes_away((ending,), (Grant(1, "lab", "a/", READ),))
     assert takes_away((Grant(1, "lab", "a/", READ),), (ending,))
+
+
+def test_of_several_ways_into_one_workspace_only_what_adds_something_is_kept() -> None:
+    ends = NOW + 5_000_000
+    ways = [opening(), opening(permission=WRITE), opening(permission=READ, expires_at=ends), opening(permission=DROP)]
+    assert [(one.prefix, one.permission) for one in compile_grants(ways, dropper="bob", now=NOW)] == [
+        ("data/alice/scans/", WRITE)
+    ]
+    ways = [opening(), opening(permission=DROP)]  # neither includes the other
+    assert len(compile_grants(ways, dropper="bob", now=NOW)) == len(ways)
+    for order in (1, -1):
+        both = [opening(), opening(permission=WRITE, expires_at=ends)][::order]
+        kept = {(one.permission, one.expires) for one in compile_grants(both, dropper="bob", now=NOW)}
+        assert kept == {(READ, None), (WRITE, ends // 1_000_000)}

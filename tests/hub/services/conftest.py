@@ -19,26 +19,34 @@ from hub.db.database import Database
 from hub.db.migrate import upgrade
 from hub.db.tables import receipts
 from hub.services.accounts import Accounts
+from hub.services.assertions import Assertions
 from hub.services.audit import Audit
 from hub.services.credentials import Issuing
 from hub.services.enrolment import Enrolment
 from hub.services.grantsets import EVERYONE, At, GrantSets
+from hub.services.groups import Groups
 from hub.services.ports import Actor
 from hub.services.reach import People
+from hub.services.requests import Requests
+from hub.services.root_changes import RootChanges
 from hub.services.roots import Roots
 from hub.services.settling import Settling
 from hub.services.sharing import Sharing
+from hub.services.workspace_changes import WorkspaceChanges
 from hub.services.workspaces import Workspaces
 from protocol.api import NewAccount, NewCredentials, NewInvitation, NewRoot, NewWorkspace, RootKind
-from protocol.errors import DeadlinePassed, NodeOffline, OverCeiling, Pending, Problem, error_of
+from protocol.errors import Conflict, DeadlinePassed, NodeOffline, OverCeiling, Pending, Problem, error_of
 from protocol.grants import GrantSet, Permission, Receipt, Subject, SubjectKind, content_hash, open_set
 from protocol.identity import JoinString, new_key, public_bytes, public_key, to_text
 from protocol.messages import (
     Answer,
     Asking,
+    Configure,
     Done,
     Epochs,
     EpochState,
+    Explain,
+    Explained,
     Failed,
     Finding,
     GrantsApplied,
@@ -54,7 +62,7 @@ from protocol.messages import (
 from protocol.messages import (
     Enrolment as Enrolling,
 )
-from protocol.names import NodeId, RootId
+from protocol.names import NodeId, RootId, locate
 from protocol.sealing import ClearCredential, Context, client_key, seal
 from protocol.session import Proved
 from protocol.wire import Skipped, decode_agent, decode_hub, encode
@@ -99,11 +107,15 @@ class SmallAgent:
         self.clock = clock
         self.id = NodeId(0)
         self.sets: dict[tuple[SubjectKind, int], GrantSet] = {}
+        self.twofold: dict[tuple[SubjectKind, int], GrantSet] = {}
+        """Other sets of the same epoch: only what both open is open."""
         self.asked: list[Asking] = []
         self.ceiling: set[tuple[int, Permission]] = set()
         self.proof_status = 403
         self.before: Callable[[Asking], Any] | None = None
         self.refuse: Problem | None = None
+        self.explains = 0
+        """What the storage server is to answer to Explain, whatever the grants say."""
 
     async def answer(self, asked: Asking) -> Answer:
         self.asked.append(asked)
@@ -113,6 +125,8 @@ class SmallAgent:
             return self._set(asked)
         if isinstance(asked, Mint):
             return self._mint(asked)
+        if isinstance(asked, Explain):
+            return self._explain(asked)
         if self.refuse is not None:
             return Failed(asked.request, self.refuse)
         return Done(asked.request)
@@ -123,9 +137,13 @@ class SmallAgent:
         over = OverCeiling("The owner of this node does not allow that.").problem
         refusals = tuple(Refusal(one.workspace, over) for one in new.grants if (one.workspace, one.permission) in self.ceiling)
         here = self.sets.get(key)
+        if here is not None and new.epoch == here.epoch and content_hash(new) != content_hash(here):
+            self.twofold[key] = new
+            return GrantsRefused(asked.request, new.subject, new.epoch, Conflict("There are two sets.").problem)
         if refusals or (here is not None and new.epoch < here.epoch):
             return GrantsRefused(asked.request, new.subject, new.epoch, over, refusals)
         self.sets[key] = new
+        self.twofold.pop(key, None)
         proof = WireProof("GET lab/x", self.proof_status, self.clock.now(), self.proof_status == 403)
         return GrantsApplied(asked.request, new.subject, new.epoch, self.clock.now(), 1, (proof,))
 
@@ -138,11 +156,40 @@ class SmallAgent:
         context = Context(0, asked.subject.id, asked.request, asked.client_key)
         return Minted(asked.request, seal(self.key, context, clear))
 
+    def _explain(self, asked: Explain) -> Answer:
+        root = next(one for one in self.asked_for(Configure)[-1].roots if one.root == asked.root)
+        place = locate(root.layout, root.bucket, root.prefix, asked.key)
+        subjects = ((asked.subject.kind, asked.subject.id), (SubjectKind.EVERYONE, 0))
+        given = [grant for subject in subjects if subject in self.sets for grant in self.sets[subject].grants]
+        reads = any(one.permission.reads and one.bucket == place.bucket and place.key.startswith(one.prefix) for one in given)
+        status = self.explains or (404 if reads else 403)
+        proof = WireProof(f"GET {place.bucket}/{place.key}", status, self.clock.now(), expected=True)
+        mine = self.sets[asked.subject.kind, asked.subject.id]
+        return Explained(asked.request, mine.epoch, "a policy", 1, proof)
+
     def grants(self, subject: int = 0) -> dict[int, Permission]:
-        """What a person (0: everyone) is allowed here, by workspace."""
-        kind = SubjectKind.PERSON if subject else SubjectKind.EVERYONE
-        here = self.sets.get((kind, subject))
-        return {one.workspace: one.permission for one in here.grants} if here else {}
+        """What a person (0: everyone) is allowed here, by workspace; not what groups give."""
+        return self._open((SubjectKind.PERSON if subject else SubjectKind.EVERYONE, subject))
+
+    def group(self, group: int) -> dict[int, Permission]:
+        """What a group's shared set allows."""
+        return self._open((SubjectKind.GROUP, group))
+
+    def whole(self, person: int) -> dict[int, Permission]:
+        """What a person is allowed here by their own set and the groups it names."""
+        here = self.sets.get((SubjectKind.PERSON, person))
+        found: dict[int, Permission] = {}
+        for one in here.groups if here else ():
+            found |= self.group(one)
+        return found | self.grants(person)
+
+    def _open(self, key: tuple[SubjectKind, int]) -> dict[int, Permission]:
+        here, other = self.sets.get(key), self.twofold.get(key)
+        allowed = {one.workspace: one.permission for one in here.grants} if here else {}
+        if other is None:
+            return allowed
+        both = set(allowed) & {one.workspace for one in other.grants}
+        return {workspace: allowed[workspace] for workspace in both}
 
     def epochs(self) -> Epochs:
         return Epochs(tuple(EpochState(one.subject, one.epoch, content_hash(one)) for one in self.sets.values()))
@@ -227,8 +274,15 @@ class Bench:
         self.sharing = Sharing(
             database=database, clock=clock, chance=chance, audit=audit, sets=self.sets, settling=self.settling
         )
+        self.root_changes = RootChanges(
+            database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=self.sets, roots=self.roots
+        )
+        self.workspace_changes = WorkspaceChanges(database=database, clock=clock, chance=chance, audit=audit, sets=self.sets)
+        self.groups = Groups(database=database, clock=clock, chance=chance, audit=audit, sets=self.sets)
+        self.requests = Requests(database=database, clock=clock, chance=chance, audit=audit, sharing=self.sharing)
         self.issuing = Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=self.sets)
         self.people = People(database=database, clock=clock)
+        self.assertions = Assertions(database=database, clock=clock, audit=audit, sets=self.sets, hub_key=self.hub_key)
 
     @staticmethod
     async def _searchable(root: RootId) -> int:

@@ -13,6 +13,7 @@ from protocol.errors import (
     NodeOffline,
     NoGrant,
     OverCeiling,
+    UnknownGroup,
     UnknownShare,
     UnknownUser,
     UnknownWorkspace,
@@ -263,7 +264,7 @@ async def test_shares_that_make_no_sense_are_refused_in_words(bench: Any, alice:
     del scans
     with pytest.raises(BadInput, match="alice owns alice/scans"):
         await share(bench, alice, "alice")
-    with pytest.raises(UnknownUser, match="no groups yet"):
+    with pytest.raises(UnknownGroup, match="no group"):
         await share(bench, alice, "@mri")
     with pytest.raises(BadInput, match="manage cannot be given to everyone"):
         await share(bench, alice, "public", MANAGE)

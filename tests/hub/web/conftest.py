@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from hub.app import create_app
 from hub.serve import listen, server_config
 from hub.settings import Settings, read_settings
+from protocol.api import NewAccount
 from protocol.grants import open_set
 from protocol.identity import JoinString, new_key, public_key
 from protocol.messages import Done as Carried
@@ -86,6 +87,13 @@ class Running:
         body = {"email": f"{username}@lab.example", "username": username, "password": PASSWORD}
         answer = await self.http.post("/accounts", json=body)
         assert answer.status_code == 201, answer.text
+        return {"Authorization": f"Bearer {answer.json()['token']}"}
+
+    async def admin(self, username: str) -> dict[str, str]:
+        """Make an account as the operator does, and sign in; return the headers."""
+        email = f"{username}@lab.example"
+        await self.app.state.services.accounts.create(NewAccount(email, username, PASSWORD), admin=True)
+        answer = await self.http.post("/sessions", json={"email": email, "password": PASSWORD})
         return {"Authorization": f"Bearer {answer.json()['token']}"}
 
 

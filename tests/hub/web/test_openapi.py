@@ -146,16 +146,16 @@ def test_every_operation_has_an_id_a_summary_a_tag_and_the_errors_anybody_can_me
 
 
 def test_the_routes_are_those_of_the_contract(document: Document) -> None:
-    written = re.findall(r"^    (GET|POST|PUT|DELETE) +(/[^ ?]*)", protocol.api.__doc__ or "", flags=re.MULTILINE)
+    written = re.findall(r"^    (GET|POST|PUT|PATCH|DELETE) +(/[^ ?\n]*)", protocol.api.__doc__ or "", flags=re.MULTILINE)
     served = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert served == {(method, f"/api/v1{path}") for method, path in written}
-    assert len(served) == len(written) == 25
+    assert len(served) == len(written) == 47
 
 
 def test_what_people_send_is_described_as_strictly_as_it_is_read(document: Document) -> None:
     schemas = document["components"]["schemas"]
     sent = [name for name in schemas if name.startswith("New") or name == "Login"]
-    assert len(sent) == 7
+    assert len(sent) == 12
     for name in sent:
         assert schemas[name]["additionalProperties"] is False
     assert schemas["NewAccount"]["required"] == ["email", "username", "password"]
@@ -234,6 +234,51 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         await ask("GET", "/search?cursor=forged", 400, walker)
         assert await ask("GET", "/audit?limit=50", 200, walker)
         await ask("GET", "/audit?limit=0", 400, walker)
+        assert await ask("GET", "/audit?workspace=scans", 200, walker)
+        await ask("GET", "/audit?format=xml", 400, walker)
+        await ask("GET", "/audit/check", 403, walker)
+        assert (await ask("GET", "/audit/check", 200, await hub.admin("overseer")))["whole"]
+        await ask("GET", "/why?path=scans", 200, walker)
+        await ask("GET", "/why?path=walker/scans&who=walker", 404, friend)
+        assert await ask("GET", "/access?path=scans", 200, walker)
+        await ask("GET", "/access?path=walker/scans", 404, friend)
+        await ask("GET", "/access?path=scans&at=-1", 400, walker)
+        await ask("GET", "/accesses?path=scans", 200, walker)
+        quota = await ask("PUT", "/quotas", 200, walker, kind="workspace", of="walker/scans", hard=1 << 30)
+        await ask("PUT", "/quotas", 400, walker, kind="workspace", of="walker/scans")
+        await ask("PUT", "/quotas", 403, walker, kind="user", of="walker", hard=1)
+        assert await ask("GET", "/quotas", 200, walker)
+        await ask("DELETE", f"/quotas/{quota['id']}", 404, friend)
+        await ask("DELETE", f"/quotas/{quota['id']}", 204, walker)
+        await ask("POST", "/groups", 201, walker, name="walkers")
+        await ask("POST", "/groups", 409, walker, name="walkers")
+        assert await ask("GET", "/groups", 200, friend)
+        await ask("GET", "/groups/walkers", 200, friend)
+        await ask("GET", "/groups/nobody", 404, friend)
+        await ask("PUT", "/groups/walkers/members/friend", 403, friend, manager=True)
+        assert (await ask("PUT", "/groups/walkers/members/friend", 200, walker, manager=False))["receipts"]
+        await ask("PUT", "/workspaces/me/scans/shares/@walkers", 200, walker, permission="read")
+        await ask("DELETE", "/groups/walkers/members/friend", 200, walker)
+        await ask("DELETE", "/groups/walkers", 403, friend)
+        await ask("DELETE", "/groups/walkers", 200, walker)
+        await ask("PATCH", "/workspaces/walker/scans", 404, friend, description="mine")
+        await ask("PATCH", "/workspaces/me/scans", 200, walker, description="what it is", archived=False)
+        asked = await ask("POST", "/requests", 201, friend, workspace="walker/scans")
+        await ask("POST", "/requests", 409, friend, workspace="walker/scans")
+        assert await ask("GET", "/requests", 200, walker)
+        await ask("POST", f"/requests/{asked['id']}/answer", 404, friend, yes=True)
+        await ask("POST", f"/requests/{asked['id']}/answer", 200, walker, yes=True)
+        await ask("POST", f"/requests/{asked['id']}/answer", 409, walker, yes=True)
+        await ask("PATCH", "/roots/walk1/data", 403, friend, pace=5)
+        await ask("PATCH", "/roots/walk1/data", 200, walker, pace=5, managers=["friend"])
+        await ask("POST", "/workspaces/me/scans/handover", 404, walker, to="nobody")
+        await ask("POST", "/workspaces/me/scans/handover", 200, walker, to="friend", keep="read")
+        await ask("DELETE", "/workspaces/friend/scans", 403, walker)
+        await ask("DELETE", "/workspaces/me/scans", 200, friend)
+        await ask("DELETE", "/roots/walk1/data", 403, friend)
+        await ask("DELETE", "/roots/walk1/data", 200, walker)
+        await ask("POST", "/nodes/walk1/confirm", 403, friend)
+        await ask("POST", "/nodes/walk1/confirm", 200, walker)
         await ask("DELETE", "/nodes/walk1", 403, friend)
         await ask("DELETE", "/nodes/walk1", 204, walker)
     described = {one["operationId"] for item in document["paths"].values() for one in item.values()}

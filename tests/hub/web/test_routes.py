@@ -35,7 +35,7 @@ def _routes(hub: Any) -> set[tuple[str, str]]:
 
 
 async def _without_token(hub: Any, method: str, path: str, headers: dict[str, str]) -> Any:
-    filled = path.replace("{", "").replace("}", "")
+    filled = path.replace("{id}", "7").replace("{", "").replace("}", "")
     return await hub.http.request(method, f"{hub.url}{filled}", headers=headers, content=b"{" if method != "GET" else None)
 
 
@@ -267,3 +267,16 @@ async def test_a_hub_that_is_told_to_stop_does_not_wait_for_agents_to_go(running
         async with joined(hub, owner, "stays"):
             async with asyncio.timeout(5):
                 await hub.stop()
+
+
+async def test_the_audit_trail_comes_as_lines_oldest_first_as_far_as_one_may_see_it(hub: Any) -> None:
+    mine, admin = await hub.register("lines"), await hub.admin("auditor")
+    answer = await hub.http.get("/audit?format=jsonl", headers=mine)
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [(one["action"], one["actor"]) for one in lines] == [("account.create", "lines"), ("login", "lines")]
+    everything = [json.loads(line) for line in (await hub.http.get("/audit?format=jsonl", headers=admin)).text.splitlines()]
+    assert len(everything) > len(lines)
+    assert all(len(one["chain"]) == 64 for one in everything)
+    refused = await hub.http.get("/audit?format=jsonl&workspace=nobody/nothing", headers=mine)
+    assert (refused.status_code, refused.text) == (200, "")

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,12 +22,13 @@ from protocol.sealing import ClearCredential, Context, client_key, open_sealed
 from spoke_agent.access.access import Access
 from spoke_agent.access.reach import missing
 from spoke_agent.access.state import NodeSettings, Secrets, StateDirectory, StorageSettings
-from spoke_agent.storage.node import Answered, Credential, Holder
+from spoke_agent.storage.node import Answered, Credential, Holder, Weight
 
 NODE = 77
 HUB = new_key(bytes(range(32)))
 ALICE = Subject(SubjectKind.PERSON, 1, "alice")
 BOB = Subject(SubjectKind.PERSON, 2, "bob")
+STAFF = Subject(SubjectKind.GROUP, 31, "staff")
 EVERYONE = Subject(SubjectKind.EVERYONE, 0, "everyone")
 START = 1_800_000_000
 DAY = 86_400
@@ -97,6 +99,14 @@ class MemoryStorage:
     def fingerprint(self, grants: Sequence[Grant]) -> str:
         return hashlib.sha256(repr(sorted(map(repr, grants))).encode()).hexdigest()
 
+    def weigh(self, grants: Sequence[Grant]) -> Weight:
+        return Weight(len(grants), 1 + len(grants) // 150)
+
+    async def end_uploads(self, places: Sequence[Place], *, begun_before: int) -> int:
+        self._call("end_uploads")
+        assert begun_before < self.now() * 1_000_000
+        return len(places)
+
     async def remove(self, holder: Holder) -> None:
         self._call("remove")
         self.access.pop(holder.name, None)
@@ -115,6 +125,10 @@ class MemoryStorage:
         self._call("attempt")
         status = 200 if self.opens(credential.access_key, place.bucket, sample or place.key, permission) else 403
         return Answered(f"{permission} {place.bucket}/{place.key}", status, self.now() * 1_000_000)
+
+    async def started(self) -> int | None:
+        self._call("started")
+        return (START - 100) * 1_000_000
 
     async def check_root(self, root: RootConfig) -> str:
         if root.bucket not in self.buckets:
@@ -194,11 +208,17 @@ class Bench:
         await self.start(verify=verify)
 
     def signed(
-        self, subject: Subject, epoch: int, *grants: Grant, lease: int = START + 30 * DAY, node: int = NODE
+        self,
+        subject: Subject,
+        epoch: int,
+        *grants: Grant,
+        lease: int = START + 30 * DAY,
+        node: int = NODE,
+        groups: tuple[int, ...] = (),
     ) -> SignedGrantSet:
-        return sign_set(HUB, GrantSet(node, subject, epoch, grants, lease))
+        return sign_set(HUB, GrantSet(node, subject, epoch, grants, lease, groups))
 
-    async def set(self, subject: Subject, epoch: int, *grants: Grant, **changes: int) -> GrantsApplied | GrantsRefused:
+    async def set(self, subject: Subject, epoch: int, *grants: Grant, **changes: Any) -> GrantsApplied | GrantsRefused:
         signed = self.signed(subject, epoch, *grants, **changes)
         return await self.access.set_grants(SetGrants(next(self.requests), 5000, signed))
 

@@ -96,7 +96,7 @@ async def test_a_place_that_everyone_may_still_read_is_no_proof_against_the_revo
     key = await bench.key(BOB, 1)
     applied = await bench.set(BOB, 2)
     assert isinstance(applied, GrantsApplied)
-    assert [(proof.what.split()[0], proof.status) for proof in applied.proofs] == [("write", 403)]
+    assert [(proof.what.split()[0], proof.status) for proof in applied.proofs] == [("drop", 403)]
     assert bench.opens(key, "lab/scans/a")
 
 

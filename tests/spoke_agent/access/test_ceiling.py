@@ -7,7 +7,7 @@ import pytest
 from protocol.errors import BadSetting
 from protocol.grants import Grant, Permission
 from protocol.messages import IndexLevel
-from spoke_agent.access.ceiling import TEMPLATE, Ceiling, clamp, parse, sentences
+from spoke_agent.access.ceiling import TEMPLATE, Ceiling, clamp, explain, parse, sentences
 from tests.spoke_agent.access.bench import ALICE, BOB, EVERYONE, grant
 
 
@@ -96,6 +96,31 @@ def test_a_wrong_file_is_refused_with_what_is_wrong(text: str) -> None:
     with pytest.raises(BadSetting, match="ceiling file") as raised:
         parse(text)
     assert raised.value.todo
+
+
+def test_a_wrong_line_is_named() -> None:
+    with pytest.raises(BadSetting, match="in line 3: there is no setting read-only"):
+        parse("# mine\n\nread-only = true\n")
+    with pytest.raises(BadSetting, match="in line 2: longest_key_s: expected int >= 900"):
+        parse('places = ["lab"]\n  longest_key_s = 5\n')
+    with pytest.raises(BadSetting, match="in line 2: user name"):
+        parse('places = ["lab"]\npeople = ["alice", "b*"]\n')
+    with pytest.raises(BadSetting, match="line 2"):
+        parse("read_only = true\nread_only = false\n")
+
+
+def test_each_line_is_explained_and_what_is_left_out_comes_last() -> None:
+    lines = explain('people = ["alice"]\n# a word\nlongest_key_s = 5400\nread_only = true\n')
+    assert [(line.number, line.setting) for line in lines[:3]] == [(1, "people"), (3, "longest_key_s"), (4, "read_only")]
+    assert all(line.number == 0 for line in lines[3:])
+    assert {line.setting for line in lines} == set(Ceiling.__struct_fields__)
+    means = {line.setting: line.means for line in lines}
+    assert "Only alice" in means["people"]
+    assert "everyone opens nothing" in means["people"]
+    assert "90 min" in means["longest_key_s"]
+    assert "read_only stands above" in means["highest_permission"]
+    assert all(line.means.endswith(".") for line in lines)
+    assert explain("people = []\nplaces = []")[0].value == "(nobody, nowhere)"
 
 
 def test_the_limits_are_said_in_words() -> None:

@@ -13,6 +13,7 @@ from spoke_agent.access.reach import intersect, living, missing, narrower, touch
 FOLDERS = ["", "a/", "a/b/", "a/b/c/", "b/", "ab/"]
 CAN = {
     Permission.READ: {"read"},
+    Permission.TIDY: {"read", "change"},
     Permission.DROP: {"put"},
     Permission.WRITE: {"read", "put", "change"},
     Permission.MANAGE: {"read", "put", "change", "manage"},

@@ -38,6 +38,7 @@ from protocol.messages import (
     GrantsApplied,
     GrantsRefused,
     HubMessage,
+    KeysOut,
     Mint,
     Minted,
     Nak,
@@ -205,6 +206,8 @@ class ScriptedAccess:
         self.finished: list[tuple[str, object]] = []
         self.evicted: list[Evict] = []
         self.caught_up = asyncio.Event()
+        self.minted_here = asyncio.Event()
+        self.keys: list[KeysOut] = []
         self.admit: Callable[[RootConfig], RootConfig | None] = lambda root: root
         self.times_heard = 0
         self.epoch = 1
@@ -243,6 +246,9 @@ class ScriptedAccess:
 
     async def epochs(self) -> list[Epochs]:
         return [Epochs((EpochState(ALICE, self.epoch, bytes(32)),))]
+
+    def keys_minted_here(self) -> list[KeysOut]:
+        return self.keys
 
     async def heard(self) -> None:
         self.times_heard += 1

@@ -7,7 +7,8 @@ from datetime import UTC, timedelta, timezone
 import pytest
 
 from protocol.api import NodeState, NodeView
-from protocol.errors import BadLifetime
+from protocol.errors import BadInput, BadLifetime, BadName
+from protocol.grants import Permission
 from wio.cli import words
 
 NOON = 1_772_452_800_000_000
@@ -105,3 +106,58 @@ def test_names_of_others_cannot_steer_a_terminal() -> None:
 )
 def test_the_age_of_a_view_is_said_in_words(view: NodeView, text: str) -> None:
     assert words.view(view) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("10M", 10_000_000), ("1T", 10**12), ("1.5GiB", 3 << 29), ("900g", 9 * 10**11), ("312", 312), ("0", 0), ("2kb", 2000),
+        ("1TiB", 1 << 40),
+    ],
+)  # fmt: skip
+def test_amounts_are_read_as_in_a_search(text: str, bytes_: int) -> None:
+    assert words.amount(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "much", "1..2", "-1", "1X", "1.5", "99999999P", "..", "1M.."])
+def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        words.amount(text)
+    assert "1.5GiB" in caught.value.todo
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "text"),
+    [
+        (10**12, "1T"), (9 * 10**11, "900G"), (3 << 29, "1.5GiB"), (1 << 40, "1TiB"), (312, "312"), (0, "0"), (1500, "1.5K"),
+        (1_234_567, "1234567"),
+    ],
+)  # fmt: skip
+def test_a_limit_is_written_exactly_and_can_be_read_back(bytes_: int, text: str) -> None:
+    assert words.exact(bytes_) == text
+    assert words.amount(text) == bytes_
+
+
+def test_a_time_in_the_past_is_read_and_a_date_is_its_beginning() -> None:
+    assert words.when("2026-03-02T12:00", UTC) == NOON
+    assert words.when("2026-03-02", UTC) == NOON - 12 * 3_600_000_000
+    assert words.when("2026-03-02T13:00+01:00") == NOON
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "7d"])
+def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BadLifetime) as caught:
+        words.when(text)
+    assert "2026-03-01" in caught.value.todo
+
+
+def test_what_writing_becomes_over_quota_is_said_in_words() -> None:
+    assert words.may(Permission.TIDY) == "read and delete: over quota"
+    assert words.may(Permission.WRITE) == "write"
+    assert words.may(None) == ""
+
+
+@pytest.mark.parametrize("text", ["homes", "/homes", "lab3/", "lab3/homes/x", ""])
+def test_what_is_no_root_is_refused(text: str) -> None:
+    with pytest.raises(BadName, match="is not a root"):
+        words.root_address(text)

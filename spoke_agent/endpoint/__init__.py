@@ -1,0 +1,1 @@
+"""The loopback endpoint: keys for people on this machine, also while the hub is away."""
