@@ -381,6 +381,8 @@ class Progress(_Message, frozen=True, tag=47):
     sequence: Count = 0
     digest: Count = 0
     problem: Problem | None = None
+    generation: Count = 0
+    """The journal's generation that ``sequence`` counts in; 0 before the end."""
 
 
 class Health(_Message, frozen=True, tag=50):

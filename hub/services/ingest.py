@@ -22,7 +22,7 @@ from hub.db.database import Database
 from hub.db.rows import storable
 from hub.services.batches import Sheet, Verdict, folders_above, judge, no_journals
 from hub.services.ports import Clock
-from protocol.digest import combine, object_number, run_on
+from protocol.digest import EMPTY_RUN, combine, object_number, run_on
 from protocol.errors import BadMessage, Internal
 from protocol.messages import Accesses, Ack, Cursor, Events, Nak, Progress, ScanState
 from protocol.names import NodeId
@@ -217,7 +217,7 @@ class Ingest:
         """Put the rows of a batch on the sheet; stop where a scan ended, to compare."""
         generation, position = verdict.after.generation, verdict.before.sequence
         if verdict.fresh:
-            for at in [at for at in held if at[0] == node]:
+            for at in [at for at, one in held.items() if at[0] == node and one.generation != generation]:
                 del held[at]  # its positions belong to the generation before
         answer: Ack | Nak = Ack(verdict.after)
         rows = verdict.rows
@@ -244,7 +244,13 @@ class Ingest:
         if progress.state is not ScanState.DONE:
             sheet.scans[progress.root] = encode(progress)
             return None
-        if progress.sequence > cursor.sequence:
+        if 0 < progress.generation < cursor.generation:
+            return None  # it was said of a journal that is no more
+        if progress.generation > cursor.generation and progress.sequence == 0:
+            # A new journal without a row: the root is empty, and no batch will come to say so.
+            cursor = Cursor(progress.generation, 0, EMPTY_RUN)
+            sheet.move(node, cursor)
+        if (max(progress.generation, cursor.generation), progress.sequence) > (cursor.generation, cursor.sequence):
             # The rows are still on their way: for people the scan is not done before they are in.
             held[at] = progress
             sheet.scans[progress.root] = encode(msgspec.structs.replace(progress, state=ScanState.RUNNING))

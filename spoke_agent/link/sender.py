@@ -237,5 +237,6 @@ class Sender:
                 bytes=standing.bytes,
                 sequence=standing.sequence,
                 digest=standing.digest,
+                generation=self._ledger.generation,
             )
         )

@@ -134,7 +134,7 @@ VERSION_1: Final[tuple[msgspec.Struct, ...]] = (
     Events(3, 1000, (Row(Change.PUT, 5, "alice/scans/a.txt", 10, 1_764_000_000_000_000_001, "abc", 12),), H),
     Events(3, 1001, (Row(Change.DELETE, 5, "b"), Row(Change.PUT, 5, "日本/" + "x" * 1000, LAST_COUNT)), H),
     Progress(5, ScanState.RUNNING, 10, 1000, 1_764_000_000_000_000, 1_764_000_001_000_000),
-    Progress(5, ScanState.DONE, 10, 1000, 0, 7_258_118_400_000_000, 1001, LAST_COUNT),
+    Progress(5, ScanState.DONE, 10, 1000, 0, 7_258_118_400_000_000, 1001, LAST_COUNT, None, 7),
     Progress(5, ScanState.FAILED, 0, 0, 0, 0, problem=PROBLEM),
     Health(1_764_000_000_000_000, 0, 0, paused=False),
     Health(1_764_000_000_000_000, 5, 6, paused=True, warnings=("The disk is nearly full.",)),

@@ -157,7 +157,9 @@ class Agent:
     def done(self) -> Progress:
         numbers = (object_number(key, *content) for key, content in self.snapshot.items())
         digest, size = combine(0, added=numbers), sum(content[0] for content in self.snapshot.values())
-        return Progress(self.root, ScanState.DONE, len(self.snapshot), size, 1, 2, len(self.rows), digest)
+        return Progress(
+            self.root, ScanState.DONE, len(self.snapshot), size, 1, 2, len(self.rows), digest, None, self.generation
+        )
 
     def lose_state(self) -> None:
         """A new generation: nothing is known, nothing was said."""

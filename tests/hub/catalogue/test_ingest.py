@@ -373,3 +373,29 @@ async def _step(agent: Any, made: list[str], what: str, text: str, number: int) 
             if number:  # the end is said before, or after, its rows are sent
                 await agent.send()
             assert await agent.say(done) is None
+
+
+async def test_after_a_lost_journal_over_an_emptied_bucket_nothing_is_left_in_the_catalogue(agent: Any) -> None:
+    agent.put("a")
+    agent.put("b")
+    await agent.send()
+    agent.lose_state()
+    agent.storage.clear()
+    assert await agent.say(agent.scan()) is None  # there is no row to send
+    assert await agent.world.live(agent.root) == {}
+    agent.put("c")
+    assert isinstance(await agent.send(), Ack)
+    assert set(await agent.world.live(agent.root)) == {"c"}
+
+
+async def test_the_end_of_a_scan_that_comes_before_its_new_journal_waits_for_it(agent: Any) -> None:
+    agent.put("a")
+    await agent.send()
+    agent.lose_state()
+    agent.storage["b"] = (1, 5, "e")
+    del agent.storage["a"]
+    done = agent.scan()
+    assert await agent.say(done) is None
+    assert set(await agent.world.live(agent.root)) == {"a"}
+    assert isinstance(await agent.send(), Ack)
+    assert set(await agent.world.live(agent.root)) == {"b"}
