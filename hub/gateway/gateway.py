@@ -369,14 +369,22 @@ class _Serving:
                     _LOG.warning("Node %s does not agree with what is wanted of it yet: %s", self._connection.name, error)
 
     async def _hear_of_keys(self) -> None:
-        """Note whose keys were minted without this hub; what that has to bring about waits for no other news."""
-        while True:
+        """Note whose keys were minted without this hub. What the database cannot do now is tried again: they count as out."""
+        keys, failures = self._gateway.keys, 0
+        while keys is not None:
             await self._keys_filled.wait()
             self._keys_filled.clear()
             while self._keys:
-                told = self._keys.popleft()
-                if self._gateway.keys is not None:
-                    await self._tried("list of keys", self._gateway.keys.keys_out(self._node, told))
+                try:
+                    await keys.keys_out(self._node, self._keys[0])
+                except Exception:  # noqa: BLE001 - a full disk, a database that restarts: it waits, nothing else does
+                    _LOG.exception("Whose keys are out on node %s cannot be noted now", self._connection.name)
+                    await self._gateway.pause(min(FIRST_DELAY_S * 2**failures, LAST_DELAY_S))
+                    failures += 1
+                else:
+                    self._keys.popleft()
+                    failures = 0
+        await asyncio.Future()  # nobody wants to know
 
     async def _configure(self) -> None:
         """Tell the agent its roots, once it has said what it enforces."""

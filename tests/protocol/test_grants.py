@@ -147,6 +147,7 @@ def test_content_differs_wherever_something_else_is_allowed() -> None:
 def test_what_each_permission_allows() -> None:
     assert {p: (p.reads, p.writes) for p in Permission} == {
         Permission.READ: (True, False),
+        Permission.TIDY: (True, False),
         Permission.DROP: (False, False),
         Permission.WRITE: (True, True),
         Permission.MANAGE: (True, True),

@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from hub.db.tables import entries, roots, workspaces
 from protocol.digest import run_on
 from protocol.errors import BadMessage
-from protocol.messages import Accesses, Ack, Change, Cursor, Events, IndexLevel, Nak, Progress, Row, ScanState
+from protocol.messages import Ack, Change, Cursor, Events, IndexLevel, Nak, Progress, Row, ScanState
 
 KEYS = ["a", "p/a", "p/b", "p/c/d", "q/x", "q/y/z", "q0", "p0", "é/ü", "p//", "r/1", "r/2"]
 PREFIXES = ["p/", "q/", "q/y/", "r/", "é/"]
@@ -293,10 +293,6 @@ async def test_a_scan_of_the_generation_before_drops_nothing(agent: Any) -> None
     await agent.send()
     await agent.say(old)
     assert set(await agent.world.live(agent.root)) == {"a", "b", "c"}
-
-
-async def test_attributed_accesses_are_taken_and_dropped(agent: Any) -> None:
-    await agent.world.ingest.accesses(agent.node, Accesses(()))
 
 
 async def scan_of(agent: Any) -> Progress:

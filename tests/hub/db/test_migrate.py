@@ -48,8 +48,8 @@ async def test_everybody_may_go_on_making_workspaces_in_managed_roots_of_before(
     database = Database(url)
     async with database.write() as connection:
         await connection.execute(text("INSERT INTO users VALUES (1, 'alice', 'a@x', '-', false, NULL, 0)"))
-        fields = "id, name, owner_id, key, config_revision, joined_at"
-        await connection.execute(text(f"INSERT INTO nodes ({fields}) VALUES (2, 'lab3', 1, :key, 0, 0)"), {"key": b"k"})
+        node = "INSERT INTO nodes (id, name, owner_id, key, config_revision, joined_at) VALUES (2, 'lab3', 1, :key, 0, 0)"
+        await connection.execute(text(node), {"key": b"k"})
         fields = "id, node_id, name, kind, bucket, prefix, layout, level, pace, created_at, objects, bytes, digest, generation"
         for number, kind in enumerate(("public", "private", "unmanaged-public", "unmanaged-private")):
             values = f"{number}, 2, 'r{number}', '{kind}', 'b', '', 'prefix', 'names', 0, 0, 0, 0, 0, 0"

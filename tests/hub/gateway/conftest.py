@@ -34,6 +34,7 @@ from protocol.messages import (
     EpochState,
     Events,
     Health,
+    KeysOut,
     Nak,
     Progress,
     Report,
@@ -109,6 +110,9 @@ class Services:
 
     async def accesses(self, node: NodeId, accesses: Accesses) -> None:
         self._note("accesses", (node, accesses))
+
+    async def keys_out(self, node: NodeId, told: KeysOut) -> None:
+        self._note("keys", (node, told))
 
     async def until(self, what: str) -> Any:
         """Wait for a call of this kind; calls of other kinds before it are passed over."""
@@ -241,6 +245,7 @@ async def _served(**options: Any) -> AsyncIterator[Hub]:
         roots=services,
         settling=services,
         ingest=services,
+        keys=services,
         **options,
     )
     app = Litestar([agent_route()], openapi_config=None, logging_config=None)

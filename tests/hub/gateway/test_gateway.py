@@ -27,8 +27,10 @@ from protocol.messages import (
     Finding,
     GrantsRefused,
     Health,
+    KeysOut,
     Mint,
     Minted,
+    OutUntil,
     Progress,
     Report,
     Row,
@@ -400,6 +402,25 @@ async def test_once_an_agent_has_said_what_it_enforces_it_is_configured_and_sett
         assert parts == [False, True]
         assert hub.connections.health(node) == IDLE
         assert hub.connections.fresh_at(node) is not None
+
+
+async def test_whose_keys_are_out_is_noted_again_until_it_is(hub: Any) -> None:
+    key, node = hub.known()
+    tries = 0
+
+    def fault(what: str) -> None:
+        nonlocal tries
+        tries += what == "keys"
+        if what == "keys" and tries < 3:
+            raise RuntimeError("database is locked")
+
+    hub.services.fault = fault
+    told = KeysOut((OutUntil(Subject(SubjectKind.PERSON, 2, "bob"), 1_800_000_000),))
+    async with hub.agent(key) as peer:
+        await peer.send(told, Epochs(()))
+        assert [await hub.services.until("keys") for _ in range(3)] == [(node, told)] * 3
+        await peer.send(KeysOut(()))
+        assert await hub.services.until("keys") == (node, KeysOut(()))
 
 
 async def test_a_node_with_rows_left_to_send_is_not_fresh(hub: Any) -> None:

@@ -41,8 +41,6 @@ async def test_the_hub_vouches_for_whoever_asks_to_one_node_for_a_time(bench: An
         open_assertion(lab3.hub_key, signed, node=lab3.id + 1, now=now)
     with pytest.raises(NotSignedIn, match="expired"):
         open_assertion(lab3.hub_key, signed, node=lab3.id, now=found.expires)
-    entries = await bench.audit.entries(bob, 5)
-    assert any(entry.action == "assertion.issue" for entry in entries) or bench.audit is not None
 
 
 async def test_from_then_on_every_change_is_sent_at_once_though_no_key_was_asked_for(
@@ -94,10 +92,16 @@ async def test_who_never_had_a_key_there_gets_none_and_wrong_wishes_are_refused(
     bench.clock.pass_s(20 * 86_400)
     with pytest.raises(NodeOffline):
         await bench.assertions.issue(bob, NewAssertion("lab3"))
+
+
+async def test_one_person_gets_so_many_an_hour(bench: Any, bob: Actor, lab3: Any, scans: Any) -> None:
+    del scans, lab3
+    for _ in range(60):
+        await bench.assertions.issue(bob, NewAssertion("lab3", 900))
     with pytest.raises(TooMany):
-        for _ in range(100):
-            await bench.assertions.issue(bob, NewAssertion("lab3", 900)) if lab3.id in bench.agents.nodes else None
-            bench.agents.nodes[lab3.id] = lab3
+        await bench.assertions.issue(bob, NewAssertion("lab3", 900))
+    bench.clock.pass_s(3700)
+    await bench.assertions.issue(bob, NewAssertion("lab3", 900))
 
 
 async def test_keys_that_a_node_minted_by_itself_count_as_out(

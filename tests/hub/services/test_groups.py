@@ -366,7 +366,10 @@ async def test_a_key_waits_for_the_shared_set_that_a_node_has_not_taken_over(
     assert lab3.group(mri.id) == {scans.id: WRITE}
     bench.agents.silent = True
     change = await share(bench, alice, permission=READ)
-    assert [one.state for one in change.receipts] == [ReceiptState.PENDING]
+    [receipt] = change.receipts
+    assert receipt.state is ReceiptState.PENDING
+    assert receipt.exposure_s is not None
+    assert 3000 < receipt.exposure_s <= 3700
     assert [one.applied for one in await bench.sharing.shares(alice, "alice", "scans")] == [False]
     bench.agents.silent = False
     await bench.key(bob, "alice/scans")

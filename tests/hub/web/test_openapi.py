@@ -149,13 +149,13 @@ def test_the_routes_are_those_of_the_contract(document: Document) -> None:
     written = re.findall(r"^    (GET|POST|PUT|PATCH|DELETE) +(/[^ ?\n]*)", protocol.api.__doc__ or "", flags=re.MULTILINE)
     served = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert served == {(method, f"/api/v1{path}") for method, path in written}
-    assert len(served) == len(written) == 47
+    assert len(served) == len(written) == 48
 
 
 def test_what_people_send_is_described_as_strictly_as_it_is_read(document: Document) -> None:
     schemas = document["components"]["schemas"]
     sent = [name for name in schemas if name.startswith("New") or name == "Login"]
-    assert len(sent) == 12
+    assert len(sent) == 13
     for name in sent:
         assert schemas[name]["additionalProperties"] is False
     assert schemas["NewAccount"]["required"] == ["email", "username", "password"]
@@ -222,6 +222,9 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         assert await ask("GET", "/workspaces?which=shared", 200, friend)
         key = "A" * 42 + "A"
         await ask("POST", "/credentials", 201, friend, client_key=key, paths=["walker/scans/"])
+        await ask("POST", "/assertions", 201, friend, node="walk1")
+        await ask("POST", "/assertions", 404, friend, node="nowhere")
+        await ask("POST", "/assertions", 403, await hub.register("stranger"), node="walk1")
         await ask("POST", "/credentials", 404, friend, client_key=key, paths=["walker/nothing/"])
         await ask("POST", "/credentials", 400, friend, client_key="?", paths=["walker/scans/"])
         assert (await ask("DELETE", "/workspaces/me/scans/shares/friend", 200, walker))["receipts"]

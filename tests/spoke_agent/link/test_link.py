@@ -25,8 +25,10 @@ from protocol.messages import (
     Health,
     HubMessage,
     IndexLevel,
+    KeysOut,
     Minted,
     Nak,
+    OutUntil,
     PlaceWorkspace,
     Progress,
     Report,
@@ -169,6 +171,21 @@ async def test_the_hub_hears_of_what_was_enforced_later_than_it_asked(hub: Small
     await until(lambda: len(hub.live.of(Epochs)) == 2)
     assert hub.live.of(Epochs)[-1].states[0].epoch == 2  # type: ignore[union-attr]  # it is an Epochs
     assert agent.access.times_heard == 1
+
+
+async def test_keys_minted_without_the_hub_are_told_at_the_beginning_and_when_there_is_another(
+    hub: SmallHub, agent: Agent
+) -> None:
+    first, second = (KeysOut((OutUntil(ALICE, second),)) for second in (1_800_000_000, 1_800_003_600))
+    agent.access.keys = [first]
+    agent.start()
+    await agent.online()
+    await until(lambda: hub.live.of(KeysOut) == [first])
+    agent.access.keys = [second]
+    agent.access.minted_here.set()
+    await until(lambda: hub.live.of(KeysOut) == [first, second])
+    hub.live.abort()
+    await until(lambda: len(hub.sessions) == 2 and hub.live.of(KeysOut) == [second])
 
 
 async def test_a_report_that_changed_is_sent_again(hub: SmallHub, agent: Agent) -> None:
