@@ -22,7 +22,7 @@ demo: servers
 	@$(BIN)/python -m deploy.demo $(if $(KEEP),--keep)
 
 test: check servers
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
@@ -34,7 +34,7 @@ bench: servers
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 soak: servers
-	WIO_SOAK=1 WIO_FUZZ=2000000 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --timeout 7200 -m "soak or fuzz" $(ARGS)
+	WIO_SOAK=1 WIO_FUZZ=2000000 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --timeout 7200 -m "soak or fuzz" $(ARGS)
 
 # The lock is an export with hashes and without addresses: docs/decisions/0001-lock.md
 lock:

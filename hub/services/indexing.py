@@ -29,8 +29,9 @@ BETWEEN_S: Final = 0.05
 """Shortest time between two looks: many small changes share one, a single one never waits."""
 REST: Final = 4
 LONGEST_REST_S: Final = 1.0
-"""After a commit as much time as it took passes this often before the next: while changes keep coming, an import above all,
-a fifth of the time goes into commits and not most of it. The first change after a quiet moment is committed at once."""
+BUSY_ROWS: Final = 1_000
+"""After a commit of so many changes, as much time as it took passes REST times before the next: during an import a fifth of
+the time goes into commits and not most of it. Fewer changes rest for less, and a single one holds up nobody."""
 POLL_S: Final = 1.0
 """How long a change made by another process stays unnoticed at most."""
 
@@ -57,7 +58,8 @@ class Indexing:
         self._written: int | None = None
         self._committed = 0
         self._uncommitted = 0
-        self._commit_took = 0.0
+        self._rest = 0.0
+        """Seconds that the last commit wants to pass before the next."""
 
     def changed(self) -> None:
         """Say that the catalogue has changed."""
@@ -120,7 +122,8 @@ class Indexing:
             position, now = self._written or 0, self._clock()
             started = now()
             await self._engine.commit(position)
-            self._committed, self._uncommitted, self._commit_took = position, 0, now() - started
+            self._rest = min((now() - started) * REST, LONGEST_REST_S) * min(self._uncommitted / BUSY_ROWS, 1)
+            self._committed, self._uncommitted = position, 0
         return more
 
     async def run(self) -> None:
@@ -132,7 +135,7 @@ class Indexing:
             started, committed = now(), self._committed
             more = await self.step(commit=started >= rested)
             if self._committed != committed:
-                rested = now() + min(self._commit_took * REST, LONGEST_REST_S)
+                rested = now() + self._rest
             if more:
                 continue
             try:

@@ -47,7 +47,6 @@ class Minting:
         person = self._person(request.subject, request.epoch)
         minted, kept = await self._mint(person, request.life_s, request.narrowing)
         try:
-            await asyncio.sleep(0)  # so that it is written while this seals
             clear = ClearCredential(
                 minted.access_key, minted.secret_key, minted.session_token, minted.expires, self._endpoint, self._region
             )

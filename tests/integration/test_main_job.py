@@ -16,7 +16,7 @@ from bench.rig import Rig, s3
 from deploy.running import until
 from protocol.sealing import ClearCredential
 
-pytestmark = [pytest.mark.xdist_group("main-job")]
+pytestmark = pytest.mark.real
 
 
 def clear(one: dict[str, Any]) -> ClearCredential:
