@@ -27,9 +27,10 @@ import typer
 from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, Unreachable, WioError, error_of
 from spoke_agent import screen
 from spoke_agent.access import ceiling as ceilings
-from spoke_agent.access.access import LOOK_S, Budget, Reach
-from spoke_agent.access.access import Cut as GrantCut
+from spoke_agent.access.access import LOOK_S
 from spoke_agent.access.minting import KeyOut
+from spoke_agent.access.overview import Budget, Reach
+from spoke_agent.access.overview import Cut as GrantCut
 from spoke_agent.access.state import StateDirectory
 from spoke_agent.control import NoneRuns, ask_running
 from spoke_agent.owner import Ask, Counted, Cut, Probed, RootStatus, Status, Verified, What

@@ -17,10 +17,11 @@ from protocol.digest import combine, object_number
 from protocol.errors import BadSetting, Problem, UnknownRoot
 from protocol.messages import ProbeLine, RootConfig
 from protocol.names import shown
-from spoke_agent.access.access import Access, Budget, Reach
-from spoke_agent.access.access import Cut as GrantCut
+from spoke_agent.access.access import Access
 from spoke_agent.access.applying import Swept
 from spoke_agent.access.minting import KeyOut
+from spoke_agent.access.overview import Budget, Reach
+from spoke_agent.access.overview import Cut as GrantCut
 from spoke_agent.access.state import NodeSettings
 from spoke_agent.index.feed import Feed
 from spoke_agent.index.ledger import Ledger, Standing, is_indexed

@@ -11,10 +11,10 @@ import msgspec
 
 from protocol.errors import WioError
 from protocol.messages import Finding, ProbeLine
-from spoke_agent.access.access import Budget, Reach
-from spoke_agent.access.access import Cut as GrantCut
 from spoke_agent.access.ceiling import Line
 from spoke_agent.access.minting import KeyOut
+from spoke_agent.access.overview import Budget, Reach
+from spoke_agent.access.overview import Cut as GrantCut
 from spoke_agent.owner import Counted, Cut, RootStatus, Status, Verified
 
 if TYPE_CHECKING:

@@ -35,9 +35,11 @@ from protocol.messages import (
 )
 from protocol.names import Layout, Place, check_prefix, locate, shown
 from spoke_agent.access import ceiling as ceilings
+from spoke_agent.access import overview
 from spoke_agent.access.applying import Applying, Swept
 from spoke_agent.access.ceiling import Ceiling
 from spoke_agent.access.minting import KeyOut, Minting
+from spoke_agent.access.overview import Budget, Cut, Reach
 from spoke_agent.access.principals import MICRO, Chance, Clock, Principal, Principals
 from spoke_agent.access.receipts import Receipts, proof_of
 from spoke_agent.access.records import Records
@@ -47,11 +49,7 @@ from spoke_agent.storage.node import Credential, StorageNode
 EPOCHS_IN_ONE: Final = 3000
 """Subjects in one message: 200 bytes each at most, so that it fits a frame."""
 KEYS_IN_ONE: Final = 1000
-MANY_GRANTS: Final = 600
-"""Grants of one person above which the storage server gets slow (4-storage)."""
 MAX_WARNINGS: Final = 16
-MOST_CUTS: Final = 3
-"""Subjects that the warnings name whose grants the ceiling cuts."""
 RETRY_S: Final = 2
 """How soon what the server did not take is tried again."""
 LOOK_S: Final = 5
@@ -62,41 +60,6 @@ UPLOAD_S: Final = 3600
 """How old an upload gets in a place over its quota before it is ended."""
 UNKNOWN: Final = bytes(32)
 """The content hash of an epoch that is kept but not enforced: differs from every real one."""
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """One line of what ``wio-agent grants`` shows. ``expires`` in Unix seconds."""
-
-    subject: str
-    kind: str
-    place: str
-    permission: Permission
-    expires: int | None
-    epoch: int
-    keys_out: int
-    enforced: bool
-
-
-class Budget(msgspec.Struct, frozen=True):
-    """What one subject's access costs the storage server at each request, beside what stays quick.
-
-    A person's ``policies`` are those of their own and of what is shared with them; ``grants`` are those the hub signed.
-    """
-
-    subject: str
-    kind: str
-    grants: int
-    patterns: int
-    policies: int
-    quick: int = MANY_GRANTS
-
-
-class Cut(msgspec.Struct, frozen=True):
-    """A grant that the owner's limits narrow or leave out, and why, in words."""
-
-    subject: str
-    workspace: int
-    why: str
 
 
 class Access:
@@ -331,45 +294,16 @@ class Access:
         return await self._sweep(self._applying.agree_all())
 
     def reaches(self) -> list[Reach]:
-        """Return who can reach what now: one line per grant, the ceiling and all expiries taken into account."""
-        lines = []
-        for one in sorted(self._principals, key=lambda principal: (principal.subject.kind, principal.subject.name)):
-            allowed, keys = self._principals.allowed(one).grants, self._principals.keys_out(one)
-            lines += [
-                Reach(
-                    one.subject.name,
-                    one.subject.kind.value,
-                    f"{grant.bucket}/{grant.prefix}",
-                    grant.permission,
-                    grant.expires,
-                    one.epoch,
-                    keys,
-                    one.holder is None or one.enforced == allowed,
-                )
-                for grant in allowed
-            ]
-        return lines
+        """Return who can reach what now: see ``overview.reaches``."""
+        return overview.reaches(self._principals)
 
     def budgets(self) -> list[Budget]:
         """Return what each subject's access costs, the dearest first."""
-        weights = {one.subject: self._storage.weigh(self._principals.allowed(one).grants) for one in self._principals}
-        found = []
-        for one in self._principals:
-            beside = [weights[shared.subject] for shared in self._principals.shared_of(one)] if one.is_person else []
-            own = weights[one.subject]
-            patterns = own.patterns + sum(weight.patterns for weight in beside)
-            policies = own.policies + sum(weight.policies for weight in beside)
-            found.append(Budget(one.subject.name, one.subject.kind.value, len(one.granted), patterns, policies))
-        return sorted(found, key=lambda budget: (-budget.patterns, budget.kind, budget.subject))
+        return overview.budgets(self._principals, self._storage.weigh)
 
     def cuts(self) -> list[Cut]:
         """Return which grants the ceiling file, as it lies there now, narrows or leaves out. Raises BadSetting."""
-        limits = ceilings.parse(self._state.ceiling_text())
-        return [
-            Cut(one.subject.name, refusal.workspace, refusal.problem.message)
-            for one in sorted(self._principals, key=lambda principal: (principal.subject.kind, principal.subject.name))
-            for refusal in ceilings.clamp(limits, one.subject, one.granted).refusals
-        ]
+        return overview.cuts(self._principals, ceilings.parse(self._state.ceiling_text()))
 
     async def keys(self) -> list[KeyOut]:
         """Return the keys that are out."""
@@ -411,16 +345,7 @@ class Access:
         """What the owner and the hub should know, one sentence each."""
         said = [*self._notices.values(), *([self._ceiling_problem] if self._ceiling_problem else [])]
         said += [f"Not enforced yet: {problem.message}" for problem in self._unsettled]
-        cut = [(one, refusals[0]) for one in self._principals if (refusals := self._principals.allowed(one).refusals)]
-        if cut:
-            said.append(f"The ceiling cuts grants of {len(cut)} subjects: see wio-agent ceiling check.")
-            said += [f"{one.subject.name}: {refusal.problem.message}" for one, refusal in cut[:MOST_CUTS]]
-        said += [
-            f"{one.subject.name} has {len(one.granted)} grants here: beyond {MANY_GRANTS} every request gets slow."
-            for one in self._principals
-            if one.is_person and len(one.granted) > MANY_GRANTS
-        ]
-        said += [f"Two grant sets of one epoch for {one.subject.name}." for one in self._principals if one.other is not None]
+        said += overview.warnings(self._principals)
         said += self._principals.warnings
         return [sentence[:500] for sentence in said[:MAX_WARNINGS]]
 

@@ -24,8 +24,9 @@ from spoke_agent.storage.receiver import Reader, Receiver
 from spoke_agent.storage.s3 import FORBIDDEN, S3
 from spoke_agent.storage.sigv4 import Key
 
-MAX_VERSIONED: Final = 50
+MAX_VERSIONED: Final = 1000
 """Buckets asked whether they keep versions."""
+AT_ONCE: Final = 16
 EVENT_S: Final = 5.0
 """How long an audit event may take to arrive."""
 _OK: Final = 200
@@ -250,8 +251,15 @@ class Probe:
             await receiver.stop()
 
     async def _versioned(self) -> Found:
-        names = [bucket.name for bucket in await self._s3.buckets()][:MAX_VERSIONED]
-        kept = [name for name in names if await self._s3.versioned(name)]
+        names = [bucket.name for bucket in await self._s3.buckets()]
+        looked = names[:MAX_VERSIONED]
+        kept = []
+        for at in range(0, len(looked), AT_ONCE):
+            some = looked[at : at + AT_ONCE]
+            answers = await asyncio.gather(*(self._s3.versioned(name) for name in some))
+            kept += [name for name, versioned in zip(some, answers, strict=True) if versioned]
+        if not kept and len(looked) < len(names):
+            return Finding.UNKNOWN, f"None of the first {MAX_VERSIONED} buckets keeps old versions; the others were not asked."
         if not kept:
             return Finding.NO, "No bucket keeps old versions: what is overwritten or deleted is gone."
         shown = ", ".join(kept[:5]) + (" …" if len(kept) > 5 else "")  # noqa: PLR2004 - as many as fit a line

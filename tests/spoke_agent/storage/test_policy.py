@@ -51,6 +51,7 @@ KEYS = st.builds(
 ).filter(bool)
 
 
+@settings(deadline=None)
 @given(GRANTS, st.sampled_from(BUCKETS), KEYS)
 def test_compiled_policies_allow_exactly_what_the_grants_say(grants: list[Grant], bucket: str, key: str) -> None:
     documents = compiled(grants)
@@ -58,6 +59,7 @@ def test_compiled_policies_allow_exactly_what_the_grants_say(grants: list[Grant]
         assert allows(documents, action, f"{bucket}/{key}") == should(grants, action, bucket, key), action
 
 
+@settings(deadline=None)
 @given(GRANTS, st.sampled_from(BUCKETS), KEYS)
 def test_listing_is_allowed_below_what_can_be_read_and_nowhere_else(grants: list[Grant], bucket: str, key: str) -> None:
     documents = compiled(grants)
@@ -65,6 +67,7 @@ def test_listing_is_allowed_below_what_can_be_read_and_nowhere_else(grants: list
     assert allows(documents, "s3:ListBucket", bucket) == should_list(grants, bucket, None)
 
 
+@settings(deadline=None)
 @given(GRANTS)
 def test_a_bucket_can_be_located_exactly_where_anything_is_granted_in_it(grants: list[Grant]) -> None:
     documents = compiled(grants)
@@ -72,6 +75,7 @@ def test_a_bucket_can_be_located_exactly_where_anything_is_granted_in_it(grants:
         assert allows(documents, "s3:GetBucketLocation", bucket) == any(one.bucket == bucket for one in grants)
 
 
+@settings(deadline=None)
 @given(GRANTS)
 def test_every_single_policy_refuses_admin_calls_and_old_versions(grants: list[Grant]) -> None:
     for text in compiled(grants):
@@ -193,6 +197,7 @@ def test_policies_that_are_empty_now_go_but_the_first_stays() -> None:
     assert arrange(now[0], now) == (now[0],)
 
 
+@settings(deadline=None)
 @given(GRANTS, st.randoms(use_true_random=False))
 def test_a_fingerprint_does_not_depend_on_how_patterns_are_dealt_out(grants: list[Grant], chance: random.Random) -> None:
     opened = patterns(grants)
@@ -242,6 +247,7 @@ def test_nothing_is_narrowed_where_nothing_is_asked() -> None:
     assert narrowed(Narrowing()) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(BUCKETS), st.sampled_from(PREFIXES)), min_size=1, max_size=6), KEYS, st.booleans())
 def test_a_narrowed_key_does_what_its_places_allow_and_no_more(
     places: list[tuple[str, str]], key: str, read_only: bool
