@@ -96,7 +96,7 @@ def _wait(server: subprocess.Popen[bytes], programs: Path, port: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_postgres(postgres: str) -> Callable[[str], str]:
     """Make an empty database and return its URL."""
     programs = _programs()

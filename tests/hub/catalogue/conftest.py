@@ -19,6 +19,8 @@ from protocol.names import NodeId, RootId, WorkspaceId
 
 Content = tuple[int, int, str]
 
+_DATABASES = itertools.count()
+
 
 class World:
     """A database, an ingest on it, and short ways to fill it."""
@@ -186,8 +188,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A database for all tests of one kind; each test makes nodes of its own in it."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('catalogue')}/hub.sqlite"
-    postgres: str = request.getfixturevalue("postgres")
-    return f"{postgres}/postgres"
+    made: str = request.getfixturevalue("new_postgres")(f"catalogue_{next(_DATABASES)}")  # made again when its turn comes again
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ class Services:
         self.fault: Callable[[str], None] = lambda _: None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.held = asyncio.Event()
         self.applied: list[Events] = []
 
     def _note(self, what: str, value: Any) -> None:
@@ -97,14 +98,18 @@ class Services:
         del node
         return Cursor(3, 7, EMPTY_RUN)
 
-    async def apply(self, node: NodeId, events: Events) -> Ack | Nak:
+    async def _pass_the_gate(self) -> None:
+        self.held.set()
         await self.gate.wait()
+
+    async def apply(self, node: NodeId, events: Events) -> Ack | Nak:
+        await self._pass_the_gate()
         self._note("events", (node, events))
         self.applied.append(events)
         return Ack(Cursor(events.generation, events.first + len(events.rows), events.running))
 
     async def progress(self, node: NodeId, progress: Progress) -> Nak | None:
-        await self.gate.wait()
+        await self._pass_the_gate()
         self._note("progress", (node, progress))
         return None
 
