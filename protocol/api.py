@@ -18,6 +18,9 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     GET    /roots/{node}/{root}                         -> Root
     POST   /roots/{node}/{root}/scan                    -> ScanStatus       import or reconcile; begins it
     GET    /roots/{node}/{root}/scan                    -> ScanStatus
+    POST   /roots/{node}/{root}/survey                  -> SurveyResult     import's dry run; changes nothing, takes its time
+    POST   /nodes/{node}/survey         NewRoot         -> SurveyResult     the same where no root is yet
+    POST   /roots/{node}/{root}/verify                  -> Verification     storage, node and catalogue compared from nothing
     POST   /workspaces                  NewWorkspace    -> Workspace
     GET    /workspaces?which=           mine|shared|public|all -> list[Workspace]   public: also those with a description
     GET    /workspaces/{owner}/{name}                   -> Workspace
@@ -52,6 +55,9 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     DELETE /quotas/{id}
     POST   /nodes/{node}/confirm                        -> Confirmed        after a hub came back from a backup
     GET    /health                                      -> Health           no token needed
+    GET    /alarms                                      -> list[Alarm]      of the nodes one owns; all, for an administrator
+    GET    /file?path=                                  -> FileDetails      one file, with what was read out of it
+    GET    /unreadable?node=&root=&after=&limit=        -> list[Unreadable] files that could not be read, and why; for the owner
 """
 
 from __future__ import annotations
@@ -61,7 +67,7 @@ import enum
 import msgspec
 
 from protocol.grants import Permission, Receipt
-from protocol.messages import IndexLevel, ProbeLine, ScanState
+from protocol.messages import IndexLevel, ProbeLine, RootActivity, ScanState
 from protocol.names import Layout
 
 
@@ -172,6 +178,11 @@ class Node(_Out, frozen=True):
     pending_rows: int
     seen_at: int | None
     joined_at: int
+    age_s: float | None = None
+    """How old the hub's view of it is: since it last said that nothing was pending."""
+    roots: tuple[RootView, ...] = ()
+    """Its roots at a glance; for its owner."""
+    alarms: tuple[Alarm, ...] = ()
 
 
 class RootKind(enum.StrEnum):
@@ -204,6 +215,10 @@ class NewRoot(_In, frozen=True):
     layout: Layout | None = None
     accept_visible_names: bool = False
     level: IndexLevel = IndexLevel.NAMES
+    pace: int = 0
+    """Objects per second while scanning; 0 for no limit."""
+    quiet: str = ""
+    """``08:00-18:00``: hours, in the node's local time, in which no scan runs."""
 
 
 class Root(_Out, frozen=True):
@@ -228,6 +243,10 @@ class Root(_Out, frozen=True):
     """Who may make workspaces here beside its owner: user names, ``@group``, ``public`` for everyone."""
     managers: tuple[str, ...] = ()
     """Who may change it beside its owner: user names, ``@group``."""
+    pace: int = 0
+    quiet: str = ""
+    view: RootView | None = None
+    """How fresh the hub's view of it is."""
 
 
 class ScanStatus(_Out, frozen=True):
@@ -243,6 +262,104 @@ class ScanStatus(_Out, frozen=True):
     searchable: int
     """Objects of this root that a search finds by now."""
     problem: str = ""
+
+
+class RootView(_Out, frozen=True):
+    """How old the hub's view of one root is, and why. Times in Unix microseconds, None for never or unknown."""
+
+    root: str
+    """``node/root``."""
+    activity: RootActivity | None
+    """What the agent does with it; None: it has not said."""
+    age_s: float | None
+    """Since the node last said that nothing of this root was pending."""
+    scanned_at: int | None
+    """Everything up to then is known, whatever was or was not reported."""
+    next_scan_at: int | None
+    dirty: int = 0
+    unread: int = 0
+    """Objects whose fields are still to be read out."""
+    unreadable: int = 0
+    drifted: bool = False
+    """The last comparison of digests found a difference that is not repaired yet."""
+    problem: str = ""
+
+
+class Count(_Out, frozen=True):
+    """So many objects and bytes of one kind; ``samples`` are a few of their keys, safe to print."""
+
+    what: str
+    objects: int
+    bytes: int = 0
+    samples: tuple[str, ...] = ()
+
+
+class SurveyResult(_Out, frozen=True):
+    """What an import would bring."""
+
+    bucket: str
+    prefix: str
+    objects: int
+    bytes: int
+    extensions: tuple[Count, ...]
+    odd: tuple[Count, ...]
+    """What is odd about names, sizes or times: how often."""
+    took_s: float
+    estimate_s: float
+    """How long the import will take, about."""
+
+
+class Total(_Out, frozen=True):
+    """So many objects, their bytes, and their digest (16 hexadecimal digits)."""
+
+    objects: int
+    bytes: int
+    digest: str
+
+
+class Verification(_Out, frozen=True):
+    """Storage, the node's knowledge of it, and the hub's catalogue, each added up from nothing."""
+
+    root: str
+    storage: Total
+    node: Total
+    catalogue: Total
+    """Recounted from every entry."""
+    kept: Total
+    """What the hub keeps from change to change: equal to ``catalogue``, or there is a fault in wio."""
+    equal: bool
+    """All four are one, and no key differs."""
+    differences: tuple[Count, ...]
+    """Between storage and the node: ``unknown``, ``gone``, ``other``; empty kinds left out."""
+    busy: bool
+    """Changes were under way, so that the catalogue and the node could not be compared at one position."""
+    took_s: float
+
+
+class AlarmKind(enum.StrEnum):
+    """What is wrong with a node."""
+
+    OFFLINE = "offline"
+    BEHIND = "behind"
+    """Changes wait too long: at the node, or on their way here."""
+    UNSCANNED = "unscanned"
+    """No scan has come to its end for too long."""
+    MISSING = "missing"
+    DRIFTED = "drifted"
+    WARNING = "warning"
+    """The agent itself warns."""
+
+
+class Alarm(_Out, frozen=True):
+    """Something the owner of a node should look at. ``since`` in Unix microseconds."""
+
+    kind: AlarmKind
+    node: str
+    root: str
+    """``node/root``, or empty where it is about the whole node."""
+    since: int
+    message: str
+    todo: str
 
 
 # ------------------------------------------------------------------------------------------------------ workspaces
@@ -399,6 +516,31 @@ class FileEntry(_Out, frozen=True):
     objects: int = 1
 
 
+class FileDetails(_Out, frozen=True):
+    """One file, and what was read out of it. ``kind`` is what ``type:`` finds; empty where nothing was read."""
+
+    path: str
+    size: int
+    modified_at: int
+    etag: str
+    node: str
+    kind: str = ""
+    values: dict[str, str | int | float | bool] = {}
+    tags: dict[str, str] = {}
+    text: str = ""
+    """The beginning of its text, at index level ``content``."""
+    problem: str = ""
+
+
+class Unreadable(_Out, frozen=True):
+    """A file that could not be read, or not as a whole, and why. ``key`` in the root's own space."""
+
+    root: str
+    key: str
+    kind: str
+    problem: str
+
+
 class NodeView(_Out, frozen=True):
     """How old an answer's view of one node is. ``age_s``: since the node last said that nothing was pending."""
 
@@ -407,6 +549,8 @@ class NodeView(_Out, frozen=True):
     age_s: float | None
     pending_rows: int
     scanning: bool
+    behind: tuple[str, ...] = ()
+    """Roots of it (``node/root``) that are not up to date, of those the answer is about."""
 
 
 class Listing(_Out, frozen=True):
@@ -499,6 +643,7 @@ class RootChange(_In, frozen=True):
 
     level: IndexLevel | msgspec.UnsetType = msgspec.UNSET
     pace: int | msgspec.UnsetType = msgspec.UNSET
+    quiet: str | msgspec.UnsetType = msgspec.UNSET
     creators: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     managers: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 

@@ -6,7 +6,8 @@ A request carries ``request`` (an id that its sender chose) and ``deadline_ms`` 
 carries the same id. ``Done`` and ``Failed`` answer every request that has no answer of its own.
 
 PROTOCOL_VERSION history
-    1   2026-11-24   the first one
+    1   2026-11-24   the first one; open until 0.1.0 is released
+        2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, RootState
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Final
 import msgspec
 
 from protocol.errors import Problem
+from protocol.fields import MAX_FIELDS
 from protocol.grants import Id, Microsecond, Narrowing, Second, SignedGrantSet, Subject
 from protocol.names import Layout
 
@@ -153,6 +155,9 @@ class RootConfig(_Message, frozen=True):
     layout: Layout
     level: IndexLevel
     pace: Count = 0
+    quiet: Annotated[str, msgspec.Meta(pattern=r"^\Z|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d\Z")] = ""
+    """``08:00-18:00``: hours, in the node's own local time, in which no scan runs; changes that are reported still are looked
+    at. May span midnight. Empty: none."""
 
 
 class SetGrants(_Message, frozen=True, tag=10):
@@ -242,6 +247,54 @@ class Explain(_Message, frozen=True, tag=19):
     subject: Subject
     root: Id
     key: Key
+
+
+class Survey(_Message, frozen=True, tag=21):
+    """Count what lies here, changing and remembering nothing: an import's dry run. Answered by Surveyed or Failed.
+
+    The root need not be one of this node's yet.
+    """
+
+    request: Request
+    deadline_ms: Millis
+    root: RootConfig
+
+
+class Verify(_Message, frozen=True, tag=22):
+    """Walk a whole root, compare it with what the agent knows, and add everything up from nothing. Verified or Failed."""
+
+    request: Request
+    deadline_ms: Millis
+    root: Id
+
+
+class KeyRange(_Message, frozen=True):
+    """The keys behind ``low`` (exclusive) up to ``high`` (inclusive; None: to the end), in the order of their UTF-8 bytes."""
+
+    low: Prefix
+    high: Annotated[str, msgspec.Meta(max_length=1024)] | None
+
+
+class Digests(_Message, frozen=True, tag=23):
+    """Add these parts of a root up, as the agent knows it: to find where the catalogue differs. Digested or Failed."""
+
+    request: Request
+    deadline_ms: Millis
+    root: Id
+    ranges: Annotated[tuple[KeyRange, ...], msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Recheck(_Message, frozen=True, tag=24):
+    """Look at these keys, and at every key known in the range, and say what is there even if it is as it was. Done or Failed.
+
+    Done when they are marked, which is not yet looked at: rows follow in the journal.
+    """
+
+    request: Request
+    deadline_ms: Millis
+    root: Id
+    range: KeyRange
+    keys: Annotated[tuple[Key, ...], msgspec.Meta(max_length=2000)]
 
 
 # ---------------------------------------------------------------------------------------------------- agent -> hub
@@ -337,6 +390,8 @@ class Change(enum.IntEnum):
 
     PUT = 1
     DELETE = 2
+    FIELDS = 3
+    """What was read out of the object that has this size, mtime and etag; changes nothing else."""
 
 
 class Row(_Message, frozen=True):
@@ -350,6 +405,8 @@ class Row(_Message, frozen=True):
     etag: Annotated[str, msgspec.Meta(max_length=200)] = ""
     actor: Id = 0
     """The user id of whoever did it, as far as the server said; 0 for unknown."""
+    fields: Annotated[bytes, msgspec.Meta(max_length=MAX_FIELDS)] = b""
+    """``protocol.fields``, packed; empty unless ``change`` is FIELDS."""
 
 
 class Events(_Message, frozen=True, tag=45):
@@ -385,6 +442,35 @@ class Progress(_Message, frozen=True, tag=47):
     """The journal's generation that ``sequence`` counts in; 0 before the end."""
 
 
+class RootActivity(enum.StrEnum):
+    """What the agent does with a root at the moment."""
+
+    IDLE = "idle"
+    SCANNING = "scanning"
+    WAITING = "waiting"
+    """A scan is due, but another root has its turn, or it is the root's quiet hours."""
+    MISSING = "missing"
+    """It is not there, or it is another one than it was: nothing of it is taken to be gone."""
+    FAILING = "failing"
+    """Looking at it fails; it is tried again."""
+
+
+class RootState(_Message, frozen=True):
+    """How fresh the agent's view of one root is. Times in Unix microseconds, 0 for never."""
+
+    root: Id
+    activity: RootActivity
+    scanned_at: Microsecond
+    """When the last completed scan began: everything up to then is known, whatever was or was not reported."""
+    next_scan_at: Microsecond
+    dirty: Count
+    """Places not yet looked at."""
+    unread: Count = 0
+    """Objects whose fields are still to be read out."""
+    unreadable: Count = 0
+    """Objects that could not be read: ``protocol.fields`` says why."""
+
+
 class Health(_Message, frozen=True, tag=50):
     """How the agent is, every few seconds and when it changes."""
 
@@ -395,6 +481,7 @@ class Health(_Message, frozen=True, tag=50):
     """Hints not yet looked at."""
     paused: bool
     warnings: Annotated[tuple[Text, ...], msgspec.Meta(max_length=32)] = ()
+    roots: Annotated[tuple[RootState, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class Explained(_Message, frozen=True, tag=51):
@@ -449,6 +536,67 @@ class KeysOut(_Message, frozen=True, tag=54):
     keys: Annotated[tuple[OutUntil, ...], msgspec.Meta(max_length=1000)]
 
 
+class Counted(_Message, frozen=True):
+    """So many objects and bytes of one kind: of one extension, or with one oddity in their names."""
+
+    what: Text
+    objects: Count
+    bytes: Count = 0
+    samples: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=1100)], ...], msgspec.Meta(max_length=20)] = ()
+    """A few of the keys, safe to print."""
+
+
+class Surveyed(_Message, frozen=True, tag=55):
+    """The answer to Survey."""
+
+    request: Request
+    objects: Count
+    bytes: Count
+    extensions: Annotated[tuple[Counted, ...], msgspec.Meta(max_length=100)]
+    odd: Annotated[tuple[Counted, ...], msgspec.Meta(max_length=20)]
+    took_ms: Count
+    estimate_ms: Count
+    """How long an import of it will take, about."""
+
+
+class Sum(_Message, frozen=True):
+    """So many objects, their bytes, and their digest (``protocol.digest``)."""
+
+    objects: Count
+    bytes: Count
+    digest: Count
+
+
+class Verified(_Message, frozen=True, tag=56):
+    """The answer to Verify: three sums that should be one, and what differs between storage and the agent's knowledge."""
+
+    request: Request
+    storage: Sum
+    """Walked and counted just now."""
+    kept: Sum
+    """As the agent keeps it from change to change."""
+    recounted: Sum
+    """The same, worked out from everything the agent knows: equal to ``kept``, or there is a fault in wio."""
+    generation: Count
+    sequence: Count
+    """The journal position of ``kept`` and ``recounted``."""
+    unknown: Counted
+    """In storage, not known."""
+    gone: Counted
+    """Known, not in storage."""
+    other: Counted
+    """In both, with another size, time or etag."""
+
+
+class Digested(_Message, frozen=True, tag=57):
+    """The answer to Digests: a sum for each range, all at one journal position."""
+
+    request: Request
+    generation: Count
+    sequence: Count
+    sums: Annotated[tuple[Sum, ...], msgspec.Meta(max_length=256)]
+
+
 class Done(_Message, frozen=True, tag=60):
     """A request was carried out."""
 
@@ -464,7 +612,23 @@ class Failed(_Message, frozen=True, tag=61):
 
 # 20 Query, 46 Page, 48 Hits are kept for searching roots whose index stays on the node.
 
-HubMessage = SetGrants | Mint | Configure | Ack | Nak | Scan | CheckRoot | PlaceWorkspace | Evict | Explain | Failed
+HubMessage = (
+    SetGrants
+    | Mint
+    | Configure
+    | Ack
+    | Nak
+    | Scan
+    | CheckRoot
+    | PlaceWorkspace
+    | Evict
+    | Explain
+    | Survey
+    | Verify
+    | Digests
+    | Recheck
+    | Failed
+)
 """What a hub may send once the session is open."""
 
 AgentMessage = (
@@ -479,13 +643,16 @@ AgentMessage = (
     | Accesses
     | Epochs
     | KeysOut
+    | Surveyed
+    | Verified
+    | Digested
     | Done
     | Failed
 )
 """What an agent may send once the session is open."""
 
-Asking = SetGrants | Mint | Configure | Scan | CheckRoot | PlaceWorkspace | Explain
+Asking = SetGrants | Mint | Configure | Scan | CheckRoot | PlaceWorkspace | Explain | Survey | Verify | Digests | Recheck
 """Requests a hub makes."""
 
-Answer = GrantsApplied | GrantsRefused | Minted | Explained | Done | Failed
+Answer = GrantsApplied | GrantsRefused | Minted | Explained | Surveyed | Verified | Digested | Done | Failed
 """What answers them."""

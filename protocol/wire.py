@@ -22,6 +22,7 @@ from protocol.messages import (
     HubMessage,
     PlaceWorkspace,
     Proof,
+    Recheck,
     Refused,
     Row,
     Welcome,
@@ -139,6 +140,8 @@ def _check_keys(message: object) -> None:
         text = message.key if isinstance(message, Explain) else message.prefix
         if _too_long(text) or "\0" in text:
             raise BadMessage("A message holds a key that S3 does not allow.")
+    elif isinstance(message, Recheck) and any(_too_long(key) or "\0" in key for key in message.keys):
+        raise BadMessage("A message holds a key that S3 does not allow.")
 
 
 def _check_key(row: Row | Access) -> None:

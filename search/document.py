@@ -10,6 +10,8 @@ from typing import NewType
 
 import msgspec
 
+from protocol.fields import Fields
+
 Revision = NewType("Revision", int)
 """Assigned by the hub, rising; a document with a higher one replaces a lower one, whatever order they come in."""
 
@@ -28,6 +30,8 @@ class Document(msgspec.Struct, frozen=True):
     size: int
     mtime: int
     revision: int
+    fields: Fields | None = None
+    """What was read out of it; None where nothing was."""
 
 
 class Gone(msgspec.Struct, frozen=True):

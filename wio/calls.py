@@ -192,7 +192,7 @@ def change_root(
     ``pace`` in objects per second while scanning, 0 for no limit. ``creators`` (user names, ``@group``, ``public``) and
     ``managers`` (user names, ``@group``) replace the whole list.
     """
-    change = RootChange(level, pace, _whole(creators), _whole(managers))
+    change = RootChange(level=level, pace=pace, creators=_whole(creators), managers=_whole(managers))
     return Call("PATCH", f"/roots/{_part(node)}/{_part(name)}", Root, change)
 
 

@@ -125,6 +125,8 @@ roots = Table(
     Column("layout", String(10), nullable=False),
     Column("level", String(10), nullable=False),
     Column("pace", Integer, nullable=False, default=0),
+    Column("quiet", String(20), nullable=False, server_default="", comment="hours in which no scan runs, 08:00-18:00"),
+    Column("drifted_at", BigInteger, comment="when digests last differed from the node's; NULL once they agree again"),
     Column("created_at", BigInteger, nullable=False),
     Column("retired_at", BigInteger),
     Column("objects", BigInteger, nullable=False, default=0),
@@ -238,6 +240,20 @@ entries = Table(
     Index("ix_entries_workspace", "workspace_id", "key"),
     Index("ix_entries_gone", "root_id", sqlite_where=text("gone"), postgresql_where=text("gone")),
     comment="The catalogue: one row per key. Revision order is the outbox of the search index.",
+)
+
+fields = Table(
+    "fields",
+    metadata,
+    Column("root_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text(collation="C").with_variant(Text(collation="BINARY"), "sqlite"), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime", BigInteger, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False, comment="protocol.fields, packed"),
+    Column("problem", Boolean, nullable=False, comment="whether it could not be read, or not as a whole"),
+    Index("ix_fields_problem", "root_id", "key", sqlite_where=text("problem"), postgresql_where=text("problem")),
+    comment="What was read out of objects; belongs to the entry with the same size, mtime and etag, and goes with it.",
 )
 
 groups = Table(

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocol.digest import combine, object_number, run_on
 from protocol.errors import Problem
+from protocol.fields import Fields, pack
 from protocol.grants import Grant, GrantSet, Narrowing, Permission, Subject, SubjectKind, content_hash, sign_set
 from protocol.identity import Assertion, JoinString, new_key, public_bytes, sign_assertion, sign_eviction
 from protocol.messages import (
@@ -27,7 +28,10 @@ from protocol.messages import (
     Change,
     CheckRoot,
     Configure,
+    Counted,
     Cursor,
+    Digested,
+    Digests,
     Done,
     Enrolment,
     Epochs,
@@ -43,6 +47,7 @@ from protocol.messages import (
     Health,
     Hello,
     IndexLevel,
+    KeyRange,
     KeysOut,
     Mint,
     Minted,
@@ -52,15 +57,23 @@ from protocol.messages import (
     ProbeLine,
     Progress,
     Proof,
+    Recheck,
     Refusal,
     Refused,
     Report,
+    RootActivity,
     RootConfig,
+    RootState,
     Row,
     Scan,
     ScanState,
     SealedCredential,
     SetGrants,
+    Sum,
+    Survey,
+    Surveyed,
+    Verified,
+    Verify,
     Welcome,
     WireProof,
     Wishes,
@@ -90,6 +103,7 @@ SET = GrantSet(
     1_797_000_000,
     (31, 32),
 )
+FIELDS = Fields("image", {"image.width": 4000, "image.ratio": 1.5, "image.alpha": True}, {"project": "mri"}, "words", "")
 PROOF = WireProof("GET lab/raw/alice/scans/a.txt", 403, 1_764_000_000_000_000, expected=True)
 
 VERSION_1: Final[tuple[msgspec.Struct, ...]] = (
@@ -145,6 +159,33 @@ VERSION_1: Final[tuple[msgspec.Struct, ...]] = (
     Epochs((EpochState(BOB, 4, H),), last=False),
     KeysOut(()),
     KeysOut((OutUntil(BOB, 1_764_003_600),)),
+    Survey(8, 5000, RootConfig(6, "whole", "pub", "", Layout.PREFIX, IndexLevel.NAMES, 0, "22:00-06:00")),
+    Verify(9, 3_600_000, 5),
+    Digests(10, 5000, 5, (KeyRange("", "m"), KeyRange("m", None))),
+    Recheck(11, 5000, 5, KeyRange("", None), ()),
+    Recheck(11, 5000, 5, KeyRange("a", "b"), ("aä",)),
+    Events(3, 1003, (Row(Change.FIELDS, 5, "a.png", 10, 1_764_000_000_000_000_001, "abc", 0, pack(FIELDS)),), H),
+    Health(
+        1_764_000_000_000_000,
+        0,
+        0,
+        paused=False,
+        roots=(RootState(5, RootActivity.WAITING, 1_764_000_000_000_000, 1_764_000_001_000_000, 3, 4, 5),),
+    ),
+    Surveyed(8, 0, 0, (), (), 0, 0),
+    Surveyed(8, 3, 30, (Counted("nii.gz", 3, 30),), (Counted("a space at an end", 1, 0, ("a ",)),), 12, 34),
+    Verified(
+        9,
+        Sum(1, 2, 3),
+        Sum(1, 2, 3),
+        Sum(1, 2, LAST_COUNT),
+        3,
+        1001,
+        Counted("unknown", 0),
+        Counted("gone", 1, 0, ("a",)),
+        Counted("other", 0),
+    ),
+    Digested(10, 3, 1001, (Sum(1, 2, 3), Sum(0, 0, 0))),
     Done(3),
     Failed(3, PROBLEM),
 )

@@ -28,6 +28,8 @@ def _values(info: kinds.Type) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911,
             high = info.le if info.le is not None else MAX_WIRE_INT
             return st.sampled_from((low, high)) | st.integers(low, high)
         case kinds.StrType():
+            if info.pattern is not None:
+                return st.from_regex(info.pattern)
             return TEXT.filter(lambda text: (info.min_length or 0) <= len(text))
         case kinds.BytesType():
             return st.binary(min_size=info.min_length or 0, max_size=min(info.max_length or 40, 64))

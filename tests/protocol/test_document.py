@@ -148,7 +148,7 @@ def test_a_second_hand_following_the_text_gets_the_recorded_signatures_and_hashe
     )
 
     running = bytes(32)
-    for row in ([1, 5, "a", 1, 2, "e", 0], [2, 5, "a", 0, 0, "", 0]):
+    for row in ([1, 5, "a", 1, 2, "e", 0, b""], [2, 5, "a", 0, 0, "", 0, b""]):
         running = hashlib.sha256(running + pack(row)).digest()
     assert running.hex() == VECTORS["signed"]["running_hash"]
 

@@ -176,7 +176,7 @@ def test_a_key_of_more_bytes_or_with_nul_is_refused(key: str) -> None:
         (decode_agent, [45, 1, 0, [[1, 1, "k", -1]], bytes(32)]),
         (decode_agent, [45, 1, 0, [[1, 1, "k", 0, 7_258_118_400_000_000_001]], bytes(32)]),
         (decode_agent, [45, 1, 0, [[1, 1, "k", 0, -1]], bytes(32)]),
-        (decode_agent, [45, 1, 0, [[3, 1, "k"]], bytes(32)]),
+        (decode_agent, [45, 1, 0, [[4, 1, "k"]], bytes(32)]),
         (decode_agent, [45, 1, 0, [[1, 2**53, "k"]], bytes(32)]),
         (decode_agent, [45, 1, 0, [[1, 1, ""]], bytes(32)]),
         (decode_agent, [45, 1, 0, [[1, 1, "k", math.nan]], bytes(32)]),
