@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import b1, b2, b3, b4, groups
+from bench import b1, b2, b3, b4, b6, b7, b8, drift, extractors, groups
 from bench.figure import Figure
 from bench.rig import Rig, rig
 
@@ -21,7 +22,16 @@ ALL: Final[dict[str, Callable[[Rig], Figure]]] = {
     "B2": b2.measure,
     "B3": b3.measure,
     "B4": b4.measure,
+    "B4-LOAD": partial(b4.measure, load=True),
+    "B6": b6.measure,
+    "B8": b8.measure,
+    **{f"B1-{grants}": partial(b1.measure, grants=grants) for grants in (50, 200)},
+    **{f"B2-{grants}": partial(b2.measure, grants=grants) for grants in (50, 200)},
+    **{f"B7-{grants}": partial(b7.measure, grants=grants) for grants in (1, 50, 200)},
+    **{f"B7-{grants}-MIB": partial(b7.measure, grants=grants, size=b7.MIB) for grants in (1, 50, 200)},
     "GROUP": groups.measure,
+    "DRIFT": drift.measure,
+    "EXTRACT": extractors.measure,
 }
 
 

@@ -13,10 +13,10 @@ from bench.rig import Rig, fetch_key, s3
 ROUNDS = 300
 
 
-def measure(rig: Rig) -> Figure:
-    """Take turns: one key of wio's, one of the server's, connections kept open on both sides."""
-    rig.alice.create_workspace("b1")
-    key, opened = fetch_key(rig.alice, "b1")
+def measure(rig: Rig, *, grants: int = 1) -> Figure:
+    """Take turns: one key of wio's, one of the server's, connections kept open on both sides. Bob's key has ``grants``."""
+    path = f"alice/{rig.shared(grants)[0].name}"
+    key, opened = fetch_key(rig.bob, path)
     s3(key).list_objects_v2(Bucket=opened.opens[0].bucket)  # it works at all
     user, password = "b1-peer", "b1-peer-password"
     _peer_user(rig, user, password)
@@ -34,7 +34,7 @@ def measure(rig: Rig) -> Figure:
 
     ours, peers = [], []
     for round_number in range(ROUNDS + 20):
-        mine, theirs = timed(lambda: fetch_key(rig.alice, "b1")), timed(raw)
+        mine, theirs = timed(lambda: fetch_key(rig.bob, path)), timed(raw)
         if round_number >= 20:
             ours.append(mine)
             peers.append(theirs)
@@ -45,17 +45,17 @@ def measure(rig: Rig) -> Figure:
         "raw AssumeRole with boto3",
         peers,
         goal="ratio <= 1.5",
-        scale={"workspaces": 1, **_processor_ms(rig)},
+        scale={"grants": grants, **_processor_ms(rig, path)},
     )
 
 
-def _processor_ms(rig: Rig) -> dict[str, float]:
+def _processor_ms(rig: Rig, path: str) -> dict[str, float]:
     """Return how many milliseconds of processor time one key takes in each program, without the peer in between."""
     programs = {"hub": rig.federation.hub, "agent": rig.agent, "storage": rig.server}
     processes = {"client": psutil.Process(), **{name: psutil.Process(one.pid) for name, one in programs.items()}}
     before = {name: sum(one.cpu_times()[:2]) for name, one in processes.items()}
     for _ in range(ROUNDS):
-        fetch_key(rig.alice, "b1")
+        fetch_key(rig.bob, path)
     return {
         f"{name}-cpu-ms": rounded((sum(one.cpu_times()[:2]) - before[name]) * 1000 / ROUNDS) for name, one in processes.items()
     }

@@ -52,8 +52,9 @@ class Hammer:
                 self.started.set()
 
 
-def measure(rig: Rig) -> Figure:
-    """Share, take a key, read with it in a loop, unshare; the same with the server's own means."""
+def measure(rig: Rig, *, grants: int = 1) -> Figure:
+    """Share, take a key, read with it in a loop, unshare; the same with the server's own means. Bob has ``grants`` in all."""
+    rig.shared(grants - 1)
     workspace = rig.alice.create_workspace("b2")
     rig.root_client().put_object(Bucket=workspace.bucket, Key=workspace.prefix + "file", Body=b"x" * 1000)
     ours = []
@@ -73,6 +74,7 @@ def measure(rig: Rig) -> Figure:
         "detaching a policy with the server's own Python admin client",
         _peer(rig, workspace.bucket, workspace.prefix + "file"),
         goal="p50 <= 25 ms, p99 <= 100 ms",
+        scale={"grants": grants},
     )
 
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from deploy.federation import Agent, Federation, Person
 from deploy.running import Minio
-from protocol.api import NewCredentials, NewRoot, NodeCredential, RootKind
+from protocol.api import NewCredentials, NewRoot, NodeCredential, RootKind, Workspace
+from protocol.grants import Permission
 from protocol.identity import from_text, to_text
 from protocol.messages import SealedCredential
 from protocol.sealing import ClearCredential, Context, client_key, open_sealed
@@ -34,6 +35,13 @@ class Rig:
         self.alice = Client(federation.hub.url, self.owner.token)
         self.bob = Client(federation.hub.url, federation.person("bob").token)
         self.alice.create_root(NewRoot(NODE, "homes", RootKind.PRIVATE, "homes"))
+
+    def shared(self, count: int, permission: Permission = Permission.READ) -> list[Workspace]:
+        """Make so many workspaces of alice's and share each with bob."""
+        made = [self.alice.create_workspace(f"shared{number:03}") for number in range(count)]
+        for one in made:
+            self.alice.share(one.name, "bob", permission)
+        return made
 
     def close(self) -> None:
         """Close the clients."""

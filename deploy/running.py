@@ -40,6 +40,9 @@ def until(what: str, ready: Callable[[], bool], *, seconds: float = START_S, eve
 class Program:
     """One process, its log, and how to tell that it is ready."""
 
+    start_s: float = START_S
+    """How long it may take until it is ready: more where a machine is known to be busy."""
+
     def __init__(self, command: Sequence[str | Path], *, log: Path, environment: dict[str, str] | None = None) -> None:
         self.command = [str(part) for part in command]
         self.log = log
@@ -77,7 +80,7 @@ class Program:
                 self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            until(f"{self.command[0]} ready", lambda: not self.running or self.ready())
+            until(f"{self.command[0]} ready", lambda: not self.running or self.ready(), seconds=self.start_s)
         except TimeoutError as error:
             self.kill()
             raise NotStarted(f"{error}\n{self.tail()}") from error

@@ -23,16 +23,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from hub.db.database import Database
 from hub.db.migrate import upgrade
 from hub.db.tables import users
+from hub.domain.alarms import Thresholds
 from hub.gateway.connections import Connections
 from hub.gateway.gateway import Gateway
 from hub.gateway.route import agent_route
 from hub.home import hold, make_home, open_secret, trouble
+from hub.metrics import Metrics
 from hub.services.accounts import Accounts
+from hub.services.alarms import Alarms, Caller
 from hub.services.assertions import Assertions
 from hub.services.audit import Audit
 from hub.services.credentials import Issuing
+from hub.services.details import Details
 from hub.services.enrolment import Enrolment
 from hub.services.evicted import EvictedNodes
+from hub.services.figures import Figures
+from hub.services.freshness import Freshness
 from hub.services.grantsets import GrantSets
 from hub.services.groups import Groups
 from hub.services.health import HubHealth
@@ -40,20 +46,24 @@ from hub.services.history import History, Pruning
 from hub.services.hub_key import SecretKeys, open_hub_key
 from hub.services.indexing import Indexing
 from hub.services.ingest import Ingest
+from hub.services.levels import Levels
 from hub.services.ports import Chance, Clock
 from hub.services.quotas import Quotas, QuotaStep
 from hub.services.reach import People
+from hub.services.repairing import Repairing
 from hub.services.requests import Requests
 from hub.services.root_changes import RootChanges
 from hub.services.roots import Roots
 from hub.services.searching import Searching
 from hub.services.settling import Settling
 from hub.services.sharing import Sharing
+from hub.services.verifying import Verifying
 from hub.services.why import Explaining
 from hub.services.workspace_changes import WorkspaceChanges
 from hub.services.workspaces import Workspaces
 from hub.settings import Registration, Settings
 from hub.web.call import Services, address_of
+from hub.web.metrics import metrics_route
 from hub.web.problems import add_headers, answer
 from hub.web.routes import people_routes
 from protocol.api import HubInfo
@@ -159,9 +169,23 @@ class Wiring:
     ) -> None:
         agents = Connections()
         audit = Audit(database=database, clock=clock)
-        sets = GrantSets(database=database, agents=agents, clock=clock, chance=chance, hub_key=hub_key)
+        metrics = Metrics()
+        sets = GrantSets(database=database, agents=agents, clock=clock, chance=chance, hub_key=hub_key, observe=metrics.receipt)
+        freshness = self.freshness = Freshness(database=database, agents=agents, clock=clock)
+        self.caller = None
+        if settings.alarm_url is not None:
+            self.caller = Caller(settings.alarm_url, hub=settings.address(settings.port), clock=clock)
+        alarms = self.alarms = Alarms(
+            database=database,
+            clock=clock,
+            audit=audit,
+            freshness=freshness,
+            thresholds=Thresholds(settings.alarm_offline_s, settings.alarm_behind_s, settings.alarm_unscanned_days),
+            tell=self.caller.tell if self.caller is not None else lambda _: None,
+        )
         settling = self.settling = Settling(database=database, agents=agents, clock=clock, audit=audit, sets=sets)
         indexing = self.indexing = Indexing(database=database, engine=engine)
+        levels = self.levels = Levels(database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed)
         self.accounts = Accounts(
             database=database,
             clock=clock,
@@ -178,6 +202,8 @@ class Wiring:
             audit=audit,
             hub_key=hub_key,
             hub_url=settings.address(settings.port),
+            freshness=freshness,
+            alarms=alarms.of_node,
         )
         roots = Roots(
             database=database,
@@ -187,13 +213,20 @@ class Wiring:
             audit=audit,
             sets=sets,
             searchable=indexing.searchable,
+            freshness=freshness,
         )
         sharing = Sharing(database=database, clock=clock, chance=chance, audit=audit, sets=sets, settling=settling)
         reach = People(database=database, clock=clock)
         quota_step = self.quota_step = QuotaStep(database=database, clock=clock, audit=audit, sets=sets)
         self.pruning = Pruning(database=database, clock=clock, days=settings.access_days)
         ingest = Ingest(
-            database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed, moved=quota_step.moved
+            database=database,
+            clock=clock,
+            changed=indexing.changed,
+            indexed=indexing.indexed,
+            moved=quota_step.moved,
+            applied=metrics.applied,
+            drifted=lambda: self.repairing.drifted(),  # noqa: PLW0108 - made below
         )
         assertions = Assertions(database=database, clock=clock, audit=audit, sets=sets, hub_key=hub_key)
         self.gateway = Gateway(
@@ -209,6 +242,23 @@ class Wiring:
             address_of=address_of,
             keys=assertions,
         )
+        self.repairing = Repairing(
+            database=database,
+            agents=agents,
+            clock=clock,
+            audit=audit,
+            settled=ingest.settled,
+            begin_anew=ingest.begin_anew,
+        )
+        self.figures = Figures(
+            database=database,
+            clock=clock,
+            metrics=metrics,
+            freshness=freshness,
+            alarms=alarms,
+            ingest=ingest,
+            indexing=indexing,
+        )
         self.services = Services(
             info=_info(settings, hub_key),
             health=HubHealth(database=database, engine=engine, data=settings.data),
@@ -216,7 +266,14 @@ class Wiring:
             enrolment=enrolment,
             roots=roots,
             root_changes=RootChanges(
-                database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets, roots=roots
+                database=database,
+                agents=agents,
+                clock=clock,
+                chance=chance,
+                audit=audit,
+                sets=sets,
+                roots=roots,
+                noted=levels.noted,
             ),
             workspaces=Workspaces(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets),
             workspace_changes=WorkspaceChanges(database=database, clock=clock, chance=chance, audit=audit, sets=sets),
@@ -227,12 +284,23 @@ class Wiring:
             assertions=assertions,
             issuing=Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=sets),
             searching=Searching(
-                database=database, engine=engine, reach=reach, agents=agents, clock=clock, cursor_key=keys.cursors
+                database=database, engine=engine, reach=reach, agents=freshness, clock=clock, cursor_key=keys.cursors
             ),
+            details=Details(database=database, reach=reach, roots=roots),
             audit=audit,
             quotas=Quotas(database=database, clock=clock, chance=chance, audit=audit, step=quota_step),
             explaining=Explaining(database=database, agents=agents, clock=clock, sets=sets),
             history=History(database=database, clock=clock),
+            verifying=Verifying(
+                database=database,
+                agents=agents,
+                clock=clock,
+                audit=audit,
+                roots=roots,
+                drifted=self.repairing.drifted,
+            ),
+            alarms=alarms,
+            metrics=metrics,
             proxy_hops=settings.proxy_hops,
         )
 
@@ -259,16 +327,31 @@ def create_app(settings: Settings, *, clock: Clock, chance: Chance) -> Litestar:
             hub_key = await open_hub_key(database, keys, chance)
             engine = await stack.enter_async_context(open_engine(settings))
             wiring = Wiring(settings, database, engine, keys, hub_key, clock=clock, chance=chance)
-            app.state.update({"services": wiring.services, "gateway": wiring.gateway, "database": database})
+            await wiring.freshness.load()
+            await wiring.alarms.load()
+            app.state.update(
+                {
+                    "services": wiring.services,
+                    "gateway": wiring.gateway,
+                    "database": database,
+                    "figures": wiring.figures,
+                }
+            )
             app.state.nobody = await _nobody(database)
             await stack.enter_async_context(_kept_going("indexing", wiring.indexing.run))
+            await stack.enter_async_context(_kept_going("repairs", wiring.repairing.run))
             await stack.enter_async_context(_kept_going("settling", lambda: _retrying(wiring.settling)))
             await stack.enter_async_context(_kept_going("quotas", wiring.quota_step.run))
             await stack.enter_async_context(_kept_going("pruning", wiring.pruning.run))
+            await stack.enter_async_context(_kept_going("levels", wiring.levels.run))
+            await stack.enter_async_context(_kept_going("freshness", wiring.freshness.run))
+            await stack.enter_async_context(_kept_going("alarms", wiring.alarms.run))
+            if wiring.caller is not None:
+                await stack.enter_async_context(_kept_going("alarm calls", wiring.caller.run))
             yield
 
     return Litestar(
-        [people_routes(), agent_route()],
+        [people_routes(), agent_route(), metrics_route(settings.metrics_token, lambda state: state.figures.text())],
         lifespan=[lifespan],
         exception_handlers={Exception: answer},
         before_send=[add_headers],

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from platformdirs import user_data_dir
@@ -29,6 +30,8 @@ MIN_SECRET: Final = 32
 _MAX_PORT: Final = 65_535
 _MAX_HOPS: Final = 10
 _MAX_DAYS: Final = 36_500
+_MAX_ALARM_S: Final = 86_400 * 30
+_MIN_TOKEN: Final = 16
 _NEAR: Final = 0.85
 """How alike two names are, by difflib, when one is taken for the other misspelt."""
 
@@ -66,6 +69,13 @@ class Settings(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     log_form: LogForm
     access_days: int
     """How long attributed accesses are kept."""
+    alarm_offline_s: int = 300
+    alarm_behind_s: int = 60
+    alarm_unscanned_days: int = 7
+    alarm_url: str | None = None
+    """Where alarms are told; it may hold a password or a token."""
+    metrics_token: str | None = None
+    """Whoever shows it may read GET /metrics; None: nobody."""
 
     def __repr__(self) -> str:
         return f"Settings(data={str(self.data)!r}, host={self.host!r}, port={self.port})"
@@ -108,6 +118,15 @@ SETTINGS: Final = (
     Setting("WIO_REGISTRATION", "open", "open or closed: whether anybody may register"),
     Setting("WIO_PROXY_HEADERS", "0", "How many reverse proxies stand in front, whose X-Forwarded-For is believed"),
     Setting("WIO_ACCESS_DAYS", "400", "Days for which the hub keeps who read or wrote which file"),
+    Setting("WIO_ALARM_OFFLINE_S", "300", "Seconds without a node's agent from which on that is an alarm"),
+    Setting("WIO_ALARM_BEHIND_S", "60", "Seconds for which changes may wait without a scan before that is an alarm"),
+    Setting(
+        "WIO_ALARM_UNSCANNED_DAYS", "7", "Days without a completed scan that are an alarm, unless its agent says an interval"
+    ),
+    Setting(
+        "WIO_ALARM_URL", "not set", "An address to which alarms are sent as JSON when they are raised and end", secret=True
+    ),
+    Setting("WIO_METRICS_TOKEN", "not set", "Whoever shows it may read GET /metrics; without it nobody may", secret=True),
     Setting("WIO_LOG", "plain", "plain or json: the form of log lines"),
     Setting("WIO_ELASTICSEARCH_NODE_1", "not set", "A search server; this version has its own index only"),
     Setting("WEB_CONCURRENCY", "1", "Worker processes; this version runs one"),
@@ -131,6 +150,11 @@ def read_settings(environ: Mapping[str, str], **options: str | None) -> Settings
         proxy_hops=_read(given, "WIO_PROXY_HEADERS", "0", lambda text: _number(text, 0, _MAX_HOPS)),
         log_form=_read(given, "WIO_LOG", "plain", LogForm),
         access_days=_read(given, "WIO_ACCESS_DAYS", "400", lambda text: _number(text, 1, _MAX_DAYS)),
+        alarm_offline_s=_read(given, "WIO_ALARM_OFFLINE_S", "300", lambda text: _number(text, 30, _MAX_ALARM_S)),
+        alarm_behind_s=_read(given, "WIO_ALARM_BEHIND_S", "60", lambda text: _number(text, 10, _MAX_ALARM_S)),
+        alarm_unscanned_days=_read(given, "WIO_ALARM_UNSCANNED_DAYS", "7", lambda text: _number(text, 1, _MAX_DAYS)),
+        alarm_url=_read(given, "WIO_ALARM_URL", None, _url, secret=True),
+        metrics_token=_read(given, "WIO_METRICS_TOKEN", None, _token, secret=True),
     )
 
 
@@ -144,6 +168,9 @@ def tell_settings(environ: Mapping[str, str], settings: Settings) -> list[Told]:
         "WIO_DATABASE_URL": make_url(settings.database_url).render_as_string(hide_password=True),
         "WIO_REGISTRATION": settings.registration.value,
         "WIO_PROXY_HEADERS": str(settings.proxy_hops),
+        "WIO_ALARM_OFFLINE_S": str(settings.alarm_offline_s),
+        "WIO_ALARM_BEHIND_S": str(settings.alarm_behind_s),
+        "WIO_ALARM_UNSCANNED_DAYS": str(settings.alarm_unscanned_days),
         "WIO_LOG": settings.log_form.value,
         "WIO_ACCESS_DAYS": str(settings.access_days),
         "WEB_CONCURRENCY": "1",
@@ -204,6 +231,19 @@ def _host(text: str) -> str:
 def _secret(text: str) -> str:
     if len(text) < MIN_SECRET:
         raise ValueError(f"it has {len(text)} characters; {MIN_SECRET} are needed, for example from: openssl rand -hex 32")
+    return text
+
+
+def _token(text: str) -> str:
+    if len(text) < _MIN_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{_MIN_TOKEN} letters and digits at least are needed, for example from: openssl rand -hex 16")
+    return text
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not text.isprintable() or " " in text:
+        raise ValueError("an address like https://alarms.example.org/wio is needed")
     return text
 
 

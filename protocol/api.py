@@ -551,6 +551,8 @@ class NodeView(_Out, frozen=True):
     scanning: bool
     behind: tuple[str, ...] = ()
     """Roots of it (``node/root``) that are not up to date, of those the answer is about."""
+    seen_at: int | None = None
+    """When its agent last said how it is, Unix microseconds."""
 
 
 class Listing(_Out, frozen=True):

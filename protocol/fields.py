@@ -112,17 +112,18 @@ def _name(name: str) -> str:
 
 def _value(value: object) -> Value | None:
     match value:
-        case bool() | int() | float():
-            fits = math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
-            return value if fits else None
+        case bool():
+            return value
+        case int() | float():
+            if not (math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63):
+                return None
+            return float(value) if isinstance(value, float) else int(value)  # libraries have numbers of classes of their own
         case bytes():
             return _clean(value.decode("utf-8", "replace"))[:MAX_VALUE]
         case list() | tuple():
             return _joined(value)
-        case None:
-            return None  # nothing was found
         case _:
-            return _clean(str(value))[:MAX_VALUE]
+            return None if value is None else _clean(str(value))[:MAX_VALUE]
 
 
 def _joined(values: Iterable[object]) -> str:

@@ -7,7 +7,7 @@ carries the same id. ``Done`` and ``Failed`` answer every request that has no an
 
 PROTOCOL_VERSION history
     1   2026-11-24   the first one; open until 0.1.0 is released
-        2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, RootState
+        2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, GiveUp, RootState
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Digests(_Message, frozen=True, tag=23):
 class Recheck(_Message, frozen=True, tag=24):
     """Look at these keys, and at every key known in the range, and say what is there even if it is as it was. Done or Failed.
 
-    Done when they are marked, which is not yet looked at: rows follow in the journal.
+    Done when the rows that say so are in the journal. Where very much is known in the range, that is said without a look.
     """
 
     request: Request
@@ -295,6 +295,12 @@ class Recheck(_Message, frozen=True, tag=24):
     root: Id
     range: KeyRange
     keys: Annotated[tuple[Key, ...], msgspec.Meta(max_length=2000)]
+
+
+class GiveUp(_Message, frozen=True, tag=25):
+    """Nobody waits any more for the answer to this request: stop, if it is nothing but a question. Has no answer."""
+
+    request: Request
 
 
 # ---------------------------------------------------------------------------------------------------- agent -> hub
@@ -627,6 +633,7 @@ HubMessage = (
     | Verify
     | Digests
     | Recheck
+    | GiveUp
     | Failed
 )
 """What a hub may send once the session is open."""

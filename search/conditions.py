@@ -1,8 +1,8 @@
 """A query tree as conditions of the embedded index.
 
-A text is found at a *level*: 1 in the folders above a file, 2 in its name, 3 where the name is that very text. ``at`` gives
-the condition "found at this level or a higher one"; the engine asks for level 3, then 2 without 3, then 1 without 2, and so
-ranks without any statistics of the corpus.
+A text is found at a *level*: 1 in what was read out of a file, 2 in the folders above it, 3 in its name, 4 where the name is
+that very text. ``at`` gives the condition "found at this level or a higher one"; the engine asks for level 4, then 3 without
+4, then 2 without 3, and so ranks without any statistics of the corpus. Level 0 is not found.
 """
 
 from __future__ import annotations
@@ -14,26 +14,37 @@ from typing import Final
 import tantivy
 
 from protocol.errors import BadQuery
-from search.fields import END, START, spaced
-from search.query import (
+from search import facts
+from search.fields import END, START, path_term
+from search.tree import (
     And,
     Everything,
     Extension,
     Glob,
+    HasValue,
     Hidden,
+    Kind,
     Not,
     Nothing,
     Or,
     Place,
     Query,
     Range,
+    Read,
     Scope,
+    Tag,
     Text,
+    Unreadable,
+    ValueGlob,
+    ValueRange,
+    ValueTruth,
+    ValueWords,
     Within,
 )
+from search.words import spaced
 
-IN_PATH, IN_NAME, WHOLE = 1, 2, 3
-LEVELS: Final = (WHOLE, IN_NAME, IN_PATH)
+INSIDE, IN_PATH, IN_NAME, WHOLE = 1, 2, 3, 4
+LEVELS: Final = (WHOLE, IN_NAME, IN_PATH, INSIDE)
 
 _THREE: Final = 3
 _MEASURES: Final = {"size": "size", "modified": "mtime"}
@@ -74,9 +85,10 @@ class Conditions:
 
     def __init__(self, schema: tantivy.Schema) -> None:
         self._schema = schema
+        self._reader = tantivy.Index(schema)  # in memory and empty: it reads the text form of a condition
 
     def at(self, query: Query, level: int) -> Condition:
-        """Return the condition that a file fits ``query`` at ``level`` or higher; level 1 is all that fit.
+        """Return the condition that a file fits ``query`` at ``level`` or higher; INSIDE is all that fit.
 
         Raises BadQuery for a pattern that is too complicated.
         """
@@ -91,7 +103,7 @@ class Conditions:
             case Or(parts):
                 return either(self.at(part, level) for part in parts)
             case Not(part):
-                return without(tantivy.Query.all_query(), self.at(part, IN_PATH))
+                return without(tantivy.Query.all_query(), self.at(part, INSIDE))
             case _:
                 return self._filter(query)
 
@@ -109,7 +121,14 @@ class Conditions:
             return tantivy.Query.all_query()
         return tantivy.Query.range_query(self._schema, field, tantivy.FieldType.Unsigned, low, high)
 
-    def _filter(self, query: Query) -> Condition:
+    def between(self, field: str, low: str, high: str, *, above: bool = False, below: bool = False) -> Condition:
+        """Return the condition that a text field has a term between two, both included unless ``above`` or ``below``.
+
+        Only the text form of a condition can say it, so bounds have to be of letters and digits. ``*`` is unbounded.
+        """
+        return self._reader.parse_query(f"{field}:{'{' if above else '['}{low} TO {high}{'}' if below else ']'}", [])
+
+    def _filter(self, query: Query) -> Condition:  # noqa: PLR0911 - one line for each kind of condition
         match query:
             case Range(measure, low, high):
                 return self.number(_MEASURES[measure], low, high)
@@ -119,23 +138,67 @@ class Conditions:
                 return self.term("hidden", 1)
             case Within(workspaces, path):
                 lies = self.ids("workspace", workspaces)
-                return every([lies, self.term("folder", path)]) if path else lies
+                return every([lies, either([self.term("folder", path), self.term("path", path_term(path))])]) if path else lies
             case Everything():
                 return tantivy.Query.all_query()
             case Nothing():
                 return tantivy.Query.empty_query()
             case Place():
                 raise ValueError(f"{query.field.value}: has to be bound to workspaces before an engine is asked")
+            case _:
+                return self._read_out(query)
+
+    def _read_out(self, query: Query) -> Condition:  # noqa: PLR0911 - one line for each kind of condition
+        match query:
+            case Kind(pattern):
+                return self._pattern("facts", facts.KIND, pattern)
+            case Tag(pattern):
+                return self._pattern("facts", facts.TAG if "=" in pattern else facts.TAG_NAME, pattern)
+            case HasValue(name):
+                return self.term("facts", facts.HAS + name)
+            case ValueWords(name, words, run):
+                return self._words("values", [f"{name}={word}" for word in words], f"{name}={run}" if run else "")
+            case ValueGlob(name, pattern):
+                return self._pattern("facts", f"{facts.IS}{name}=", pattern)
+            case ValueRange():
+                return self._values(query)
+            case ValueTruth(name, truth):
+                return self.term("facts", (facts.TRUE if truth else facts.FALSE) + name)
+            case Read():
+                return self.term("facts", facts.READ)
+            case Unreadable():
+                return self.term("facts", facts.UNREADABLE)
             case _:  # pragma: no cover - ``at`` takes all others
                 raise TypeError(type(query).__name__)
 
     def _text(self, text: Text, level: int) -> Condition:
-        field = "words" if level == IN_PATH and text.scope is Scope.PATH else "name_words"
-        words = [self._phrase(field, list(enumerate(text.words)))]
-        if text.run:
-            words.append(self.term(field, text.run))
-        found = either(words)
-        return every([found, self.term("whole", text.text)]) if level == WHOLE else found
+        fields: tuple[str, ...] = ()
+        if text.scope is not Scope.CONTENT:
+            fields = ("words",) if level <= IN_PATH and text.scope is not Scope.NAME else ("name_words",)
+        if level == INSIDE:
+            fields += {Scope.ANYWHERE: ("said", "text"), Scope.CONTENT: ("text",)}.get(text.scope, ())
+        found = either(self._words(field, text.words, text.run) for field in fields)
+        if level < WHOLE:
+            return found
+        whole = spaced(text.text)
+        return every([found, either([self.term("name", whole), self.term("stem", whole)])])
+
+    def _words(self, field: str, words: Sequence[str], run: str) -> Condition:
+        found = self._phrase(field, list(enumerate(words)))
+        return either([found, self.term(field, run)]) if run else found
+
+    def _values(self, query: ValueRange) -> Condition:
+        low = facts.FIRST if query.low is None else facts.sortable(query.low)
+        high = facts.LAST if query.high is None else facts.sortable(query.high)
+        prefix = facts.number_prefix(query.name)
+        return self.between("numbers", prefix + low, prefix + high, above=query.above, below=query.below)
+
+    def _pattern(self, field: str, before: str, pattern: str) -> Condition:
+        """Return the condition that a field has a term of these characters and then a pattern."""
+        wanted = before + spaced(pattern)
+        if "*" not in pattern and "?" not in pattern:
+            return self.term(field, wanted)
+        return self._regex(field, _regex_of(wanted))
 
     def _phrase(self, field: str, terms: Sequence[tuple[int, str]]) -> Condition:
         if len(terms) == 1:

@@ -31,7 +31,11 @@ class Document(msgspec.Struct, frozen=True):
     mtime: int
     revision: int
     fields: Fields | None = None
-    """What was read out of it; None where nothing was."""
+    """What was read out of it; None where nothing was.
+
+    It is searched and counted, and does not come back: the documents of an answer have None here. The catalogue keeps it, and
+    who wants to show it asks there for the few files it is about; kept in the index too it would be read with every hit.
+    """
 
 
 class Gone(msgspec.Struct, frozen=True):

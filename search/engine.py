@@ -34,6 +34,10 @@ class FacetKind(enum.StrEnum):
     EXTENSION = "ext"
     ROOT = "root"
     WORKSPACE = "workspace"
+    TYPE = "type"
+    """Kinds of what was read out (``Fields.kind``, folded); files without one are not counted."""
+    TAG = "tag"
+    """The storage's tags, ``name=value`` in their own case; a file counts under each of its tags."""
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 import msgspec
 import tantivy
 
+from search import facts
 from search.document import Document
-from search.words import extension, fold, name_of, runs
+from search.words import extension, fold, name_of, runs, spaced
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 MARKER: Final = "position"
 """The ``id`` of the one document that is no file: it holds the position, and lies in no workspace."""
@@ -23,11 +24,8 @@ MARKER: Final = "position"
 START, END = chr(0xFFFF0), chr(0xFFFF1)
 """Stand around a name before it is cut into threes, so that its beginning and end can be asked for; private-use."""
 
-# White space would end a term, and a line feed is not "any character" to a regex; each becomes a private-use character.
-_SPACES: Final = {ord(c): chr(0xF0000 + ord(c)) for c in map(chr, range(0x3001)) if c.isspace()}
-
 _ENCODE = msgspec.msgpack.Encoder()
-_DECODE = msgspec.msgpack.Decoder(Document)
+_DECODE = msgspec.msgpack.Decoder(tuple[int, int, str, str, int, int, int])
 
 
 def schema() -> tantivy.Schema:
@@ -37,8 +35,8 @@ def schema() -> tantivy.Schema:
     # in the text form that a range over terms needs.
     builder.add_text_field("id", tokenizer_name="raw", index_option="basic", fast=True)
     builder.add_text_field("path", tokenizer_name="raw", index_option="basic", fast=True)
-    builder.add_unsigned_field("size", indexed=True, fast=True)
-    builder.add_unsigned_field("mtime", indexed=True, fast=True)
+    builder.add_unsigned_field("size", fast=True)  # compared and sorted in columns: terms would cost and be of no use
+    builder.add_unsigned_field("mtime", fast=True)
     # What filters and facets need.
     builder.add_unsigned_field("workspace", indexed=True, fast=True)
     builder.add_unsigned_field("root", fast=True)
@@ -49,15 +47,15 @@ def schema() -> tantivy.Schema:
     # What words and patterns need.
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="position")
     builder.add_text_field("name_words", tokenizer_name="whitespace", index_option="position")
-    builder.add_text_field("whole", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("name", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("stem", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("folded", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("threes", tokenizer_name="whitespace", index_option="position")
-    builder.add_unsigned_field("length", indexed=True, fast=True)
+    builder.add_unsigned_field("length", fast=True)
+    facts.add_schema(builder)
     # What comes back.
     builder.add_bytes_field("document", stored=True)
     builder.add_unsigned_field("position", stored=True)
-    builder.add_unsigned_field("revision", fast=True)
     return builder.build()
 
 
@@ -76,14 +74,9 @@ def path_of(term: str) -> str:
     return bytes.fromhex(term[1:]).decode()
 
 
-def spaced(text: str) -> str:
-    """Return folded text with its white space replaced, as names and paths are indexed for patterns."""
-    return text.translate(_SPACES)
-
-
 def threes(padded: str) -> list[str]:
     """Cut a name between START and END into overlapping pieces of three characters."""
-    return [padded[at : at + 3] for at in range(len(padded) - 2)] or [padded]
+    return list(map("".join, zip(padded, padded[1:], padded[2:], strict=False))) or [padded]
 
 
 def to_index(document: Document) -> tantivy.Document:
@@ -108,21 +101,24 @@ def to_index(document: Document) -> tantivy.Document:
     found.add_text("ends", ending)
     if "." in ending:
         found.add_text("ends", ending.rpartition(".")[2])
-    for folder in (*above.folders, path.lstrip("/")) if name else folders(path):
+    for folder in above.folders if name else folders(path):
         found.add_text("folder", folder)
+    if path.startswith("/"):
+        found.add_text("folder", path.strip("/"))
     if above.hidden or name.startswith("."):
         found.add_unsigned("hidden", 1)
-    found.add_text("words", _searched([*above.runs, *name_runs]))
-    found.add_text("name_words", _searched(name_runs))
-    found.add_text("whole", folded_name)
-    if ending:
-        found.add_text("whole", folded_name[: -len(ending) - 1])
+    found.add_text("words", facts.searched([*above.runs, *name_runs]))
+    found.add_text("name_words", facts.searched(name_runs))
     found.add_text("name", spaced_name)
+    if ending:
+        found.add_text("stem", spaced_name[: -len(ending) - 1])
     found.add_text("folded", spaced(folded_path))
     found.add_text("threes", " ".join(threes(START + spaced_name + END)))
     found.add_unsigned("length", len(folded_name))
-    found.add_bytes("document", _ENCODE.encode(document))
-    found.add_unsigned("revision", document.revision)
+    if document.fields is not None:
+        facts.add(found, document.fields)
+    kept = document.root, document.workspace, document.key, path, document.size, document.mtime, document.revision
+    found.add_bytes("document", _ENCODE.encode(kept))
     return found
 
 
@@ -135,8 +131,8 @@ def marker(position: int) -> tantivy.Document:
 
 
 def from_index(found: tantivy.Document) -> Document:
-    """Give back the document that ``to_index`` took."""
-    return _DECODE.decode(found.get_first("document") or b"")
+    """Give back the document that ``to_index`` took, without its fields."""
+    return Document(*_DECODE.decode(found.get_first("document") or b""))
 
 
 def folders(path: str) -> list[str]:
@@ -162,9 +158,3 @@ class _Above(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _above(folder: str) -> _Above:
     return _Above(fold(folder), runs(folder), folders(folder + "x")[:-1], is_hidden(folder))
-
-
-def _searched(found: list[list[str]]) -> str:
-    """Return the words of a text cut into ``runs``, then each run of several words (``rawdata``) apart from all others."""
-    together = ["".join(run) for run in found if len(run) > 1]
-    return " / ".join([" ".join([part for run in found for part in run]), *together])

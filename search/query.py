@@ -8,10 +8,7 @@
     value   = quoted | characters up to a space or parenthesis
 
 docs/search.md has the table of all fields, which a test holds against this module. No I/O and no clock: the time is passed
-in. The tree is tagged, so that a hub can send it to an agent.
-
-Fields about places (owner, node, workspace, root, in) are names that an engine does not know. They stay in the tree as
-``Place`` until ``bind_places`` has turned them into workspace ids.
+in. ``search.tree`` says what each condition means.
 """
 
 from __future__ import annotations
@@ -22,12 +19,63 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-import msgspec
-
 from protocol.errors import BadQuery
 from protocol.names import shown
 from search.quantities import Bounds, dates, sizes
+from search.tree import (
+    And,
+    Everything,
+    Extension,
+    Glob,
+    Hidden,
+    Kind,
+    Measure,
+    Not,
+    Nothing,
+    Or,
+    Place,
+    PlaceField,
+    PlaceScope,
+    Query,
+    Range,
+    Read,
+    Scope,
+    Tag,
+    Text,
+    Unreadable,
+    Within,
+    bind_places,
+    places,
+)
+from search.values import is_value, of_value
 from search.words import fold, runs
+
+__all__ = [
+    "FIELDS",
+    "MAX_DEPTH",
+    "MAX_ITEMS",
+    "MAX_QUERY",
+    "And",
+    "Everything",
+    "Extension",
+    "Glob",
+    "Hidden",
+    "Measure",
+    "Not",
+    "Nothing",
+    "Or",
+    "Place",
+    "PlaceField",
+    "PlaceScope",
+    "Query",
+    "Range",
+    "Scope",
+    "Text",
+    "Within",
+    "bind_places",
+    "parse",
+    "places",
+]
 
 MAX_QUERY: Final = 1000
 """Characters in one query."""
@@ -35,168 +83,6 @@ MAX_ITEMS: Final = 100
 """Words, phrases and fields in one query."""
 MAX_DEPTH: Final = 20
 """Parentheses and negations inside one another."""
-
-# ------------------------------------------------------------------------------------------------------ the tree
-
-
-class _Node(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Base of all conditions."""
-
-
-class Scope(enum.StrEnum):
-    """Where a text is looked for."""
-
-    PATH = "path"
-    """The file's name and the folders above it, inside its workspace."""
-    NAME = "name"
-    """The file's own name."""
-
-
-class Everything(_Node, frozen=True):
-    """Holds for every file."""
-
-
-class Nothing(_Node, frozen=True):
-    """Holds for no file."""
-
-
-class Text(_Node, frozen=True):
-    """These words (``search.words``) next to one another in this order.
-
-    ``run`` is set where they were written as one (``rawData``): then a name with that one word (``rawdata``) matches too.
-    ``text`` is what was asked for, folded: the name itself may equal it.
-    """
-
-    words: tuple[str, ...]
-    run: str
-    text: str
-    scope: Scope
-
-
-class Glob(_Node, frozen=True):
-    """The whole name or path, folded, matches a pattern: ``*`` is anything, also ``/``; ``?`` is one character."""
-
-    pattern: str
-    scope: Scope
-
-
-class Extension(_Node, frozen=True):
-    """The name's extension (``words.extension``) is this one, or ends in it after a dot: ``gz`` finds ``nii.gz``.
-
-    Empty: the name has none.
-    """
-
-    value: str
-
-
-class Measure(enum.StrEnum):
-    """What can be compared with numbers: size in bytes, time of the last change in Unix nanoseconds."""
-
-    SIZE = "size"
-    MODIFIED = "modified"
-
-
-class Range(_Node, frozen=True):
-    """A number lies between two bounds, both included; None is unbounded. Bounds are 0 to 2**63 - 1."""
-
-    measure: Measure
-    low: int | None
-    high: int | None
-
-
-class Hidden(_Node, frozen=True):
-    """The name, or a folder above it, begins with a dot."""
-
-
-class PlaceField(enum.StrEnum):
-    """Fields that name a place."""
-
-    OWNER = "owner"
-    NODE = "node"
-    WORKSPACE = "workspace"
-    ROOT = "root"
-    IN = "in"
-
-
-class Place(_Node, frozen=True):
-    """The file lies in a place that has a name. ``column`` counts from 1 and points at ``value``."""
-
-    field: PlaceField
-    value: str
-    column: int
-
-
-class Within(_Node, frozen=True):
-    """The file lies in one of these workspaces and, where ``path`` is not empty, below that folder or is that very file.
-
-    ``path`` is below the workspace, exact in case, without a slash at either end.
-    """
-
-    workspaces: frozenset[int]
-    path: str = ""
-
-
-class Not(_Node, frozen=True):
-    """The condition does not hold."""
-
-    part: Query
-
-
-class And(_Node, frozen=True):
-    """All hold."""
-
-    parts: tuple[Query, ...]
-
-
-class Or(_Node, frozen=True):
-    """One holds at least."""
-
-    parts: tuple[Query, ...]
-
-
-Query = Everything | Nothing | Text | Glob | Extension | Range | Hidden | Place | Within | Not | And | Or
-
-
-class PlaceScope(msgspec.Struct, frozen=True):
-    """What a place means: workspace ids, and a path below them (``in:alice/scans/sub-01`` has ``sub-01``)."""
-
-    workspaces: frozenset[int]
-    path: str = ""
-
-
-def bind_places(query: Query, resolve: Callable[[Place], frozenset[int] | PlaceScope]) -> Query:
-    """Return ``query`` with every Place turned into a Within that an engine knows.
-
-    ``resolve`` answers with workspace ids, or with a PlaceScope; no ids mean that nothing lies there. What it raises goes
-    through. It must answer for the person who asks: a place they may not know of is as unknown as one that is not there.
-    """
-    match query:
-        case Place():
-            found = resolve(query)
-            scope = found if isinstance(found, PlaceScope) else PlaceScope(found)
-            return Within(scope.workspaces, scope.path.strip("/"))
-        case Not(part):
-            return Not(bind_places(part, resolve))
-        case And(parts):
-            return And(tuple(bind_places(part, resolve) for part in parts))
-        case Or(parts):
-            return Or(tuple(bind_places(part, resolve) for part in parts))
-        case _:
-            return query
-
-
-def places(query: Query) -> tuple[Place, ...]:
-    """Return every Place in ``query``, in order: for a caller that has to look them up before it can bind them."""
-    match query:
-        case Place():
-            return (query,)
-        case Not(part):
-            return places(part)
-        case And(parts) | Or(parts):
-            return tuple(place for part in parts for place in places(part))
-        case _:
-            return ()
-
 
 # ------------------------------------------------------------------------------------------------------ fields
 
@@ -219,12 +105,22 @@ def _text(value: str, column: int, scope: Scope) -> Query:
 
 
 def _glob(value: str, scope: Scope) -> Query:
-    pattern = re.sub(r"\*+", "*", fold(value))
+    pattern = _pattern(value)
     return Everything() if pattern == "*" else Glob(pattern, Scope.PATH if "/" in pattern else scope)
 
 
 def _plain(value: str, column: int) -> Query:
-    return _text(value, column, Scope.NAME if "*" in value or "?" in value else Scope.PATH)
+    return _text(value, column, Scope.NAME if "*" in value or "?" in value else Scope.ANYWHERE)
+
+
+def _content(value: str, column: int) -> Query:
+    if "*" in value or "?" in value:
+        raise BadQuery("text: takes whole words, no patterns.", todo="Leave out * and ?", column=column)
+    return _text(value, column, Scope.CONTENT)
+
+
+def _pattern(value: str) -> str:
+    return re.sub(r"\*+", "*", fold(value))
 
 
 def _extension(value: str, column: int) -> Query:
@@ -244,8 +140,16 @@ def _is(value: str, column: int) -> Query:
             return Range(Measure.SIZE, 0, 0)
         case "hidden":
             return Hidden()
+        case "read":
+            return Read()
+        case "unreadable":
+            return Unreadable()
         case _:
-            raise BadQuery(f"is: does not know {shown(value)}.", todo="Write is:empty or is:hidden.", column=column)
+            raise BadQuery(
+                f"is: does not know {shown(value)}.",
+                todo="Write is:empty, is:hidden, is:read or is:unreadable.",
+                column=column,
+            )
 
 
 def _place(field: PlaceField) -> Callable[[str, int], Query]:
@@ -257,6 +161,9 @@ _WORDED: Final[dict[str, Callable[[str, int], Query]]] = {
     "path": lambda value, column: _text(value, column, Scope.PATH),
     "ext": _extension,
     "is": _is,
+    "type": lambda value, _: Kind(_pattern(value)),
+    "tag": lambda value, _: Tag(_pattern(value)),
+    "text": _content,
     **{field.value: _place(field) for field in PlaceField},
 }
 """Fields whose value is a word."""
@@ -265,7 +172,7 @@ _COMPARED: Final = {Measure.SIZE: sizes, Measure.MODIFIED: dates}
 """Fields whose value is a quantity."""
 
 FIELDS: Final = (*_WORDED, *_COMPARED)
-"""All fields, for people."""
+"""All fields with a name of their own, for people. A name with a dot in it is that of a value (``search.values``)."""
 
 
 def _bounded(measure: Measure, bounds: Bounds) -> Query:
@@ -447,12 +354,15 @@ class _Parser:
     def _field(self, token: _Token) -> Query:
         column = token.value_at + 1
         worded = _WORDED.get(token.field)
-        if worded is None and token.field not in _COMPARED:
+        named = is_value(token.field)
+        if worded is None and token.field not in _COMPARED and not named:
             raise _unknown(token)
         if not token.text.strip():
             raise BadQuery(
                 f"{token.field}{token.operator or ':'} has no value.", todo="Write the value right behind it.", column=column
             )
+        if named:
+            return of_value(token.field, token.text, token.operator, column)
         if worded is None:
             measure = Measure(token.field)
             return _bounded(measure, _COMPARED[measure](token.text, token.operator, column, self._now))
@@ -488,7 +398,7 @@ def _text_of_quoted(token: _Token) -> Query:
             todo="Use * to find other characters inside a name: *&*",
             column=column,
         )
-    return _text(token.text.replace("*", " ").replace("?", " "), column, Scope.PATH)
+    return _text(token.text.replace("*", " ").replace("?", " "), column, Scope.ANYWHERE)
 
 
 def _unknown(token: _Token) -> BadQuery:
@@ -496,6 +406,7 @@ def _unknown(token: _Token) -> BadQuery:
     hint = f"Did you mean {near[0]}:? " if near else ""
     return BadQuery(
         f"There is no field {shown(token.field)}.",
-        todo=f"{hint}The fields are {', '.join(FIELDS)}. To find the text itself, put it in quotation marks.",
+        todo=f"{hint}The fields are {', '.join(FIELDS)}, and values read out of files, such as image.width. "
+        "To find the text itself, put it in quotation marks.",
         column=token.at + 1,
     )

@@ -24,7 +24,7 @@ import msgspec
 import tantivy
 
 from protocol.errors import BadCursor, Conflict, Internal
-from search.conditions import IN_NAME, IN_PATH, LEVELS, WHOLE, Condition, Conditions, every, ranks, without
+from search.conditions import IN_NAME, IN_PATH, INSIDE, LEVELS, WHOLE, Condition, Conditions, every, ranks, without
 from search.document import Document, Gone
 from search.engine import Asked, FacetKind, Found, Page, Sort, Stats, Tally
 from search.fields import FORMAT, MARKER, from_index, identity, marker, path_of, path_term, schema, to_index
@@ -33,7 +33,10 @@ _HEAP_BYTES: Final = 64 * 1024 * 1024
 """What the writer may hold before it writes a segment by itself; not searchable before the commit."""
 _BUCKETS: Final = 20_000
 """Different values of a facet that are counted exactly; the engine's own limit is 65,000 over all facets."""
-_FACETS: Final = {FacetKind.EXTENSION: "extension", FacetKind.ROOT: "root", FacetKind.WORKSPACE: "workspace"}
+_FACETS: Final = {FacetKind.EXTENSION: "extension", FacetKind.ROOT: "root", FacetKind.WORKSPACE: "workspace"} | {
+    FacetKind.TYPE: "kind",
+    FacetKind.TAG: "tag",
+}
 _ORDERS: Final = {
     Sort.RELEVANCE: ("mtime", tantivy.Order.Desc),
     Sort.NEWEST: ("mtime", tantivy.Order.Desc),
@@ -70,6 +73,8 @@ class Tantivy:
         self._position = 0
         self._empty = True
         self._seen: dict[str, int] = {}
+        self._faults = 0
+        """Writes and commits that failed since the last commit."""
         self._writing = asyncio.Lock()
 
     async def open(self) -> None:
@@ -99,21 +104,36 @@ class Tantivy:
         return self._position
 
     async def search(self, asked: Asked) -> Page:
-        """See ``Engine.search``. Raises BadCursor for an ``after`` that this order cannot have, BadQuery for a pattern."""
-        return await asyncio.to_thread(self._search, asked)
+        """See ``Engine.search``. Raises BadCursor for an ``after`` that this order cannot have, BadQuery for a pattern.
+
+        Raises Internal where the index is damaged; so do ``count`` and ``stats``.
+        """
+        return await self._read(functools.partial(self._search, asked))
 
     async def count(self, workspaces: AbstractSet[int]) -> int:
         """See ``Engine.count``."""
-        return await asyncio.to_thread(self._count, workspaces)
+        return await self._read(functools.partial(self._count, workspaces))
 
     async def clear(self) -> None:
         """See ``Engine.clear``."""
         async with self._writing:
             await asyncio.to_thread(self._whole, self._clear)
 
+    async def _read(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except BaseException as error:
+            if not _is_unreadable(error):
+                raise
+            cause = error.with_traceback(None)
+        raise Internal(
+            f"The search index in {self._folder} cannot be read: {cause}.",
+            todo="If that goes on, the index is damaged: stop the hub, wio-hub reindex, start it again. Nothing else is lost.",
+        ) from cause
+
     async def stats(self) -> Stats:
         """See ``Engine.stats``."""
-        return await asyncio.to_thread(self._stats)
+        return await self._read(self._stats)
 
     # -------------------------------------------------------------------------------------------------- its life
 
@@ -207,6 +227,7 @@ class Tantivy:
         writer.delete_documents_by_term("id", MARKER)
         writer.add_document(marker(position))
         writer.commit()
+        self._faults = 0
         self._learn()
 
     def _ready(self) -> tantivy.IndexWriter:
@@ -232,9 +253,31 @@ class Tantivy:
             return
         self._seen.clear()
         self._writer = None
+        self._faults += 1
+        if self._faults > 1:
+            self._mend()
         raise Internal(
             f"The search index in {self._folder} cannot be written: {cause}.", todo="Look at the disk's free space."
         ) from cause
+
+    def _mend(self) -> None:
+        """Go on with what the disk has, after a second fault in a row; where it is damaged or gone, begin anew at 0.
+
+        A first one may pass by itself, as where a disk was away for a moment; until then what is open is searched. Without
+        this, an index whose files somebody deleted could never be written again before the next start.
+        """
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            index = _opened(self._try_open)
+            if index is None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                index = self._try_open()
+        except BaseException as error:
+            if not _is_fault(error):
+                raise
+            return  # as on a full disk: what is open stays open, and the next write tries again
+        self._index = index
+        self._learn()
 
     # -------------------------------------------------------------------------------------------------- searching
 
@@ -249,7 +292,7 @@ class Tantivy:
     def _search(self, asked: Asked) -> Page:
         searcher = self._searcher()
         readable = self._conditions.ids("workspace", asked.workspaces)
-        fits = every([readable, self._conditions.at(asked.query, IN_PATH)])
+        fits = every([readable, self._conditions.at(asked.query, INSIDE)])
         total, size, facets = _tallied(searcher, fits, asked.facets, asked.facet_size)
         if asked.sort is not Sort.RELEVANCE:
             after = _after(asked.after, asked.sort)
@@ -272,8 +315,8 @@ class Tantivy:
         if not total:
             return []
         if ranks(asked.query):
-            counted = [(tantivy.Occur.Must, tantivy.Query.const_score_query(fits, IN_PATH))]
-            for level in (IN_NAME, WHOLE):
+            counted = [(tantivy.Occur.Must, tantivy.Query.const_score_query(fits, INSIDE))]
+            for level in (IN_PATH, IN_NAME, WHOLE):
                 higher = tantivy.Query.const_score_query(self._conditions.at(asked.query, level), 1)
                 counted.append((tantivy.Occur.Should, higher))
             hits = searcher.search(tantivy.Query.boolean_query(counted), total, count=False).hits
@@ -368,7 +411,7 @@ class Tantivy:
 
     def _behind(self, field: str, term: str) -> Condition:
         """Return the condition that a field sorts behind a term. Only the text form can say it; terms are plain (fields)."""
-        return self._opened_index().parse_query(f"{field}:{{{term} TO *]", [])
+        return self._conditions.between(field, term, "*", above=True)
 
     def _count(self, workspaces: AbstractSet[int]) -> int:
         return _tallied(self._searcher(), self._conditions.ids("workspace", workspaces), frozenset(), 0)[0]
@@ -397,8 +440,19 @@ def _opened(attempt: Callable[[], T]) -> T | None:
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Say whether this is tantivy's way to report damage or a failed write; its panics are no Exceptions."""
-    return isinstance(error, ValueError | OSError | msgspec.MsgspecError) or type(error).__name__ == "PanicException"
+    """Say whether this is tantivy's way to report damage or a failed write."""
+    return isinstance(error, ValueError | OSError | msgspec.MsgspecError) or _is_panic(error)
+
+
+def _is_unreadable(error: BaseException) -> bool:
+    """Say whether a search failed at the files, not at what was asked: tantivy raises ValueError for both."""
+    files = isinstance(error, ValueError) and str(error).startswith(("An IO error", "Data corrupt", "Failed to open file"))
+    return files or isinstance(error, OSError) or _is_panic(error)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Say whether tantivy panicked: its panics are no Exceptions."""
+    return type(error).__name__ == "PanicException"
 
 
 def _marked(index: tantivy.Index, conditions: Conditions) -> int:

@@ -12,6 +12,7 @@ import unicodedata
 _RUN = re.compile(r"[^\W_]+")
 _ASCII_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _EXTENSION = re.compile(r"[^\W_][\w+-]{0,15}\Z")
+_SPACES = {ord(c): chr(0xF0000 + ord(c)) for c in map(chr, range(0x3001)) if c.isspace()}
 _COMPRESSED = frozenset({"gz", "bz2", "xz", "zst", "lz4", "z", "lzma", "br"})
 
 
@@ -52,6 +53,14 @@ def _cut(left: str, right: str, after: str) -> bool:
     if not right.isupper():
         return False
     return not left.isupper() or (after != "" and not after.isdigit() and not after.isupper())
+
+
+def spaced(text: str) -> str:
+    """Return folded text with its white space replaced, as names, paths and values are indexed for patterns.
+
+    White space would end a term, and a line feed is not "any character" to a regex; each becomes a private-use character.
+    """
+    return text if text.split() == [text] else text.translate(_SPACES)
 
 
 def name_of(path: str) -> str:

@@ -17,21 +17,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Final
 
-from protocol.errors import Evicted, WioError
+from protocol.errors import Evicted, UnknownRoot, WioError
 from protocol.identity import from_text
-from protocol.messages import Finding, Report
+from protocol.messages import Finding, Report, RootConfig
 from spoke_agent.access import ceiling as ceilings
 from spoke_agent.access.access import Access
 from spoke_agent.access.applying import Swept
 from spoke_agent.access.state import NodeSettings, Secrets, StateDirectory
 from spoke_agent.control import listening
 from spoke_agent.endpoint.endpoint import Endpoint
+from spoke_agent.extraction import Extraction
 from spoke_agent.index.accesses import Accesses
 from spoke_agent.index.database import Database
 from spoke_agent.index.feed import Feed
+from spoke_agent.index.hours import Limits, quiet_until, together
 from spoke_agent.index.ledger import Ledger
+from spoke_agent.index.proofs import Proofs
+from spoke_agent.index.reading import Reading
 from spoke_agent.index.scan import Scanner
 from spoke_agent.index.schedule import Schedule
+from spoke_agent.index.states import States
 from spoke_agent.link.link import Link
 from spoke_agent.owner import Owner
 from spoke_agent.settings import Settings
@@ -49,6 +54,8 @@ LOOK_EVERY_S: Final = 2.0
 """How often it is asked whether the storage server was started anew."""
 TIDY_EVERY_S: Final = 300.0
 """How often uploads without an end are looked for in places over their quota."""
+WATCHED_S: Final = 5.0
+"""How long the first scans wait for the storage server to report changes: what it reports before nobody hears."""
 STEADY_S: Final = 60.0
 """A part that ran this long failed for a new reason: it is started again soon."""
 
@@ -91,11 +98,36 @@ class Agent:
             self.storage,
             self.ledger,
             clock=clock,
+            pace=lambda config: self.limits(config).pace,
+            held=lambda root: self.schedule.held(root),  # noqa: PLW0108 - made below
             report=lambda progress: self.link.progress(progress),  # noqa: PLW0108 - made below
             doubt=lambda mark: self.feed.mark(mark),  # noqa: PLW0108 - made below
         )
-        self.schedule = Schedule(self.ledger, self.scanner.scan_root, now=time.monotonic, every_s=settings.scan_every_s)
+        self.schedule = Schedule(
+            self.ledger,
+            self.scanner.scan_root,
+            now=time.monotonic,
+            every_s=settings.scan_every_s,
+            quiet_s=self._quiet_s,
+            told=lambda: self.link.health_changed(),  # noqa: PLW0108 - made below
+        )
         self.feed = Feed(self.ledger, self.scanner, self.schedule, who=self.access.who)
+        self.states = States(self.ledger, self.schedule, self.feed, clock=clock)
+        self.proofs = Proofs(
+            self.storage, self.ledger, self.scanner, clock=clock, pace=lambda config: self.limits(config).pace
+        )
+        self.extraction = Extraction()
+        self.reading = Reading(
+            self.ledger,
+            self.storage,
+            self.extraction,
+            now=time.monotonic,
+            doubt=self.feed.mark,
+            busy=lambda: self.feed.backlog > 0 or self.schedule.current is not None,
+            pace=lambda config: self.limits(config).pace,
+            quiet=lambda root: self._quiet_s(root) > 0,
+            tell=lambda text: self.access.notice("contents", text),
+        )
         self._calls = Accesses(self.access.who)
         self.link = Link(
             hub_url=self._node.hub_url,
@@ -105,8 +137,10 @@ class Agent:
             ledger=self.ledger,
             schedule=self.schedule,
             feed=self.feed,
+            proofs=self.proofs,
             calls=self._calls,
             report=self.report,
+            states=self.states.look,
             clock=clock,
             now=time.monotonic,
             chance=random.random,
@@ -121,7 +155,7 @@ class Agent:
             ledger=self.ledger,
             schedule=self.schedule,
             feed=self.feed,
-            clock=clock,
+            proofs=self.proofs,
             connection=lambda: (self.link.state.since, self.link.state.problem),
             ready=lambda: self._reached,
             cut=self.link.health_changed,
@@ -143,6 +177,7 @@ class Agent:
 
     async def close(self) -> None:
         """Write everything down and let go."""
+        await self.extraction.close()
         await self.storage.close()
         await self.access.close()
         await self.ledger.close()
@@ -164,11 +199,12 @@ class Agent:
 
     async def _run(self) -> None:
         await self._reach_storage()
-        self.schedule.request_all()
+        self.schedule.request_all(after_s=WATCHED_S)  # at once when changes are reported from then on
         parts = {
             "events": self._watch,
             "scans": self.schedule.run,
             "changes": self.feed.run,
+            "reading": self.reading.run,
             "expiry": self._expire,
             "verification": self._verify,
             "storage": self._look,
@@ -260,6 +296,7 @@ class Agent:
             swept = await self.access.look_once()
             if swept is not None:
                 _tell(swept)
+                self.schedule.request_all()  # what it was still to report is lost with it
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _give_keys(self) -> None:
@@ -284,6 +321,21 @@ class Agent:
             self.state.keep_facts(facts)
             self.link.report_changed()
         await asyncio.Event().wait()
+
+    def limits(self, config: RootConfig) -> Limits:
+        """Return how a root may be scanned: what the hub asks for and what the owner allows, together."""
+        owner = self.access.ceiling
+        return together(Limits(config.pace, (config.quiet,)), Limits(owner.highest_pace, owner.quiet_hours or ()))
+
+    def _quiet_s(self, root: int) -> float:
+        """Return for how many more seconds a root's quiet hours last."""
+        try:
+            quiet = self.limits(self.ledger.config(root)).quiet
+        except UnknownRoot:
+            return 0.0
+        now = clock()
+        end = quiet_until(quiet, now)
+        return float("inf") if end is None else (end - now) / 1_000_000
 
     def report(self) -> Report:
         """Return what the hub is told about this node."""

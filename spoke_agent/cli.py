@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -268,13 +269,23 @@ def _ask(settings: Settings, ask: Ask, kind: type[T], direct: Callable[[Agent], 
 
 
 @app.command()
-def status(*, state: State = None, as_json: Json = False) -> None:
+def status(
+    *,
+    metrics: Annotated[bool, typer.Option("--metrics", help="As figures for a Prometheus textfile collector.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
     """Show the agent at a glance."""
 
     async def direct(agent: Agent) -> Status:
         return msgspec.structs.replace(await agent.owner.status(), pid=NO_AGENT)
 
     found = _ask(read(os.environ, state), Ask(What.STATUS), Status, direct)
+    if metrics:
+        from spoke_agent.metrics import text  # noqa: PLC0415 - see above
+
+        sys.stdout.write(text(found, time.time_ns() // 1000))
+        return
     screen.answer(found) if as_json else screen.status(found)
 
 

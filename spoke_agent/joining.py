@@ -23,7 +23,14 @@ from spoke_agent.agent import make_node
 from spoke_agent.link.enrol import enrol
 from spoke_agent.link.line import address_of
 from spoke_agent.settings import Settings, check_endpoint
-from spoke_agent.storage.joining import check_owner, forget_keys, make_agent_user, neighbours, remove_agent_user
+from spoke_agent.storage.joining import (
+    check_owner,
+    forget_keys,
+    make_agent_user,
+    neighbours,
+    remove_agent_user,
+    renew_policy,
+)
 from spoke_agent.storage.node import ServerFacts
 from spoke_agent.storage.sigv4 import Key
 
@@ -219,6 +226,8 @@ class Joining:
 
     async def _probe_again(self, there: NodeSettings, wanted: Wanted) -> ServerFacts:
         """Probe a node that has joined; where the server no longer knows the agent's user, make it again."""
+        storage = there.storage
+        await renew_policy(storage.url, wanted.owner, storage.label, region=storage.region, clock=self._clock)
         try:
             facts = await self._probe(there, self._state.secrets())
         except StorageRefused:

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import msgspec
 
-from protocol.digest import combine, object_number
 from protocol.errors import BadSetting, Problem, UnknownRoot
 from protocol.messages import ProbeLine, RootConfig
 from protocol.names import shown
@@ -25,7 +24,11 @@ from spoke_agent.access.overview import Cut as GrantCut
 from spoke_agent.access.state import NodeSettings
 from spoke_agent.index.feed import Feed
 from spoke_agent.index.ledger import Ledger, Standing, is_indexed
+from spoke_agent.index.proofs import Proofs
 from spoke_agent.index.schedule import Schedule
+from spoke_agent.index.snapshot import Totals
+from spoke_agent.index.survey import ExtensionCount, OddNames
+from spoke_agent.index.verify import Different
 from spoke_agent.storage.node import ServerFacts, StorageNode
 
 
@@ -100,21 +103,28 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What a walk through a root's storage found, without writing anything down. ``micros`` is how long it took."""
+    """What an import of a root would bring, counted without writing anything down."""
 
     root: str
     objects: int
     bytes: int
-    digest: int
-    micros: int
+    extensions: tuple[ExtensionCount, ...]
+    odd: tuple[OddNames, ...]
+    took_s: float
+    estimate_s: float
+    """How long an import may take."""
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A root's storage beside what is known of it. ``unsettled``: hints that have not been looked at, so they may differ."""
+    """A root's storage, walked just now, beside what is known of it. ``unsettled``: hints that have not been looked at."""
 
-    stored: Counted
-    objects: int
-    bytes: int
+    root: str
+    storage: Totals
+    kept: Totals
+    recounted: Totals
+    unknown: Different
+    gone: Different
+    other: Different
     same: bool
     unsettled: int
 
@@ -160,7 +170,7 @@ class Owner:
         ledger: Ledger,
         schedule: Schedule,
         feed: Feed,
-        clock: Callable[[], int],
+        proofs: Proofs,
         connection: Connection = lambda: (None, None),
         ready: Callable[[], bool] = lambda: False,
         cut: Callable[[], None] = lambda: None,
@@ -173,7 +183,7 @@ class Owner:
         self._ledger = ledger
         self._schedule = schedule
         self._feed = feed
-        self._clock = clock
+        self._proofs = proofs
         self._connection = connection
         self._ready = ready
         self._cut = cut
@@ -226,13 +236,8 @@ class Owner:
 
     async def count(self, root: RootConfig) -> Counted:
         """Walk through a root's storage and count; nothing is written down."""
-        started, objects, size, digest = self._clock(), 0, 0, 0
-        async for page in self._storage.scan(root):
-            objects += len(page)
-            size += sum(entry.size for entry in page)
-            numbers = (object_number(entry.key, entry.size, entry.mtime, entry.etag) for entry in page)
-            digest = combine(digest, added=numbers)
-        return Counted(root.name, objects, size, digest, self._clock() - started)
+        found = await self._proofs.count(root)
+        return Counted(root.name, found.objects, found.bytes, found.extensions, found.odd, found.took_s, found.estimate_s)
 
     async def grants(self) -> list[Reach]:
         """Return who can reach what."""
@@ -255,12 +260,11 @@ class Owner:
         return self._told(await self._access.resume())
 
     async def scan(self, root: str) -> RootStatus:
-        """Begin a scan of a root, if none is under way."""
+        """Begin a scan of a root, if none is under way; its quiet hours do not count for what its owner asks for."""
         config = self._root(root)
         if not is_indexed(config):
             raise BadSetting(f"Root {config.name} is not scanned: its index level is {config.level}.")
-        if not self._schedule.waiting(config.root):
-            self._schedule.request(config.root)
+        self._schedule.insist(config.root)
         return next(one for one in await self.roots() if one.name == config.name)
 
     async def probe(self) -> Probed:
@@ -272,12 +276,18 @@ class Owner:
         return [await self._verify(one) for one in ([self._root(root)] if root else self._ledger.indexed())]
 
     async def _verify(self, root: RootConfig) -> Verified:
-        stored = await self.count(root)
-        standing = next((one for one in await self._ledger.standings() if one.root == root.root), None)
-        if standing is None:
-            raise UnknownRoot(f"Root {root.name} is no longer on this node.")
-        same = (stored.objects, stored.bytes, stored.digest) == (standing.objects, standing.bytes, standing.digest)
-        return Verified(stored, standing.objects, standing.bytes, same, self._feed.backlog)
+        found = await self._proofs.compare(root)
+        return Verified(
+            root.name,
+            found.storage,
+            found.kept,
+            found.recounted,
+            found.unknown,
+            found.gone,
+            found.other,
+            found.equal,
+            self._feed.backlog,
+        )
 
     def _told(self, swept: Swept) -> Cut:
         self._cut()

@@ -28,6 +28,7 @@ _STEP: Final = 1024
 _FEW: Final = 10
 _BUDGETS: Final = 10
 """Subjects whose budget is shown."""
+_SAMPLES: Final = 5
 _CUTS: Final = 20
 """Grants named that a ceiling cuts."""
 _WIDE: Final = 160
@@ -191,11 +192,16 @@ def cut(what: Cut) -> None:
 
 def counted(what: Counted) -> None:
     """Say what a dry run found."""
-    seconds = max(what.micros / 1_000_000, 0.001)
+    seconds = max(what.took_s, 0.001)
     say(
         f"{what.root}: {what.objects:,} objects, {size(what.bytes)}, listed in {seconds:.1f} s "
-        f"({what.objects / seconds:,.0f} objects/s). An import takes about {max(1, round(seconds * 1.5))} s."
+        f"({what.objects / seconds:,.0f} objects/s). An import takes about {max(1, round(what.estimate_s))} s."
     )
+    if what.extensions:
+        rows = [(one.extension or "(none)", f"{one.objects:,}", size(one.bytes)) for one in what.extensions]
+        _print(("extension", "objects", "size"), rows)
+    for odd in what.odd:
+        say(f"{odd.objects:,} names have {odd.what}: {', '.join(odd.samples)}")
 
 
 def verified(what: Sequence[Verified]) -> None:
@@ -204,13 +210,19 @@ def verified(what: Sequence[Verified]) -> None:
         say("There is no root to compare.")
     for one in what:
         if one.same:
-            say(f"{one.stored.root}: {one.objects:,} objects, {size(one.bytes)}: the same as in storage.")
-        else:
-            say(
-                f"{one.stored.root}: storage has {one.stored.objects:,} objects, {size(one.stored.bytes)}; "
-                f"known are {one.objects:,}, {size(one.bytes)}: DIFFERENT."
-            )
-            note("Changes under way look like this too. Bring it up to date: wio-agent scan " + one.stored.root)
+            say(f"{one.root}: {one.kept.objects:,} objects, {size(one.kept.bytes)}: the same as in storage.")
+            continue
+        say(
+            f"{one.root}: storage has {one.storage.objects:,} objects, {size(one.storage.bytes)}; "
+            f"known are {one.kept.objects:,}, {size(one.kept.bytes)}: DIFFERENT."
+        )
+        kinds = (("not known", one.unknown), ("not in storage", one.gone), ("known otherwise", one.other))
+        for what_differs, found in kinds:
+            if found.objects:
+                say(f"  {found.objects:,} {what_differs}: {', '.join(found.samples[:_SAMPLES])}")
+        if one.kept != one.recounted:
+            say("  What is known does not add up to its own totals: please report this.")
+        note("Bring it up to date: wio-agent scan " + one.root)
 
 
 def ceiling(what: Sequence[Line], path: str, cuts: Sequence[GrantCut] | None) -> None:

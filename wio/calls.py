@@ -17,10 +17,12 @@ from msgspec import UNSET, UnsetType
 from protocol.api import (
     AccessEntry,
     AccessRequest,
+    Alarm,
     AuditCheck,
     AuditEntry,
     Confirmed,
     Credentials,
+    FileDetails,
     Group,
     GroupChange,
     Handover,
@@ -53,6 +55,9 @@ from protocol.api import (
     Share,
     ShareChange,
     SignedIn,
+    SurveyResult,
+    Unreadable,
+    Verification,
     Why,
     Workspace,
     WorkspaceChange,
@@ -68,6 +73,8 @@ T = TypeVar("T")
 BASE: Final = "/api/v1"
 _GATEWAY_TROUBLE: Final = frozenset({502, 503, 504})
 """What a reverse proxy answers while the hub behind it is away."""
+LONG_S: Final = 3_900.0
+"""For what lists a whole root: the hub gives up after an hour."""
 _REDIRECTS: Final = range(300, 400)
 _GOOD: Final = range(200, 300)
 
@@ -81,6 +88,8 @@ class Call(Generic[T]):
     returns: type[T]
     body: msgspec.Struct | None = None
     query: tuple[tuple[str, str], ...] = ()
+    wait_s: float | None = None
+    """How long the hub may take to answer, where that is longer than anything else takes."""
 
     def __repr__(self) -> str:
         """Leave out the body: it may hold a password."""
@@ -153,6 +162,11 @@ def confirm_node(name: str) -> Call[Confirmed]:
     return Call("POST", f"/nodes/{_part(name)}/confirm", Confirmed)
 
 
+def alarms() -> Call[list[Alarm]]:
+    """List what is wrong with this person's nodes; an administrator sees all."""
+    return Call("GET", "/alarms", list[Alarm])
+
+
 def create_root(root: NewRoot) -> Call[Root]:
     """Make a root."""
     return Call("POST", "/roots", Root, root)
@@ -178,21 +192,38 @@ def scan_status(node: str, name: str) -> Call[ScanStatus]:
     return Call("GET", f"/roots/{_part(node)}/{_part(name)}/scan", ScanStatus)
 
 
+def survey_root(node: str, name: str) -> Call[SurveyResult]:
+    """Count what an import of a root would bring; takes as long as listing it."""
+    return Call("POST", f"/roots/{_part(node)}/{_part(name)}/survey", SurveyResult, wait_s=LONG_S)
+
+
+def survey_node(node: str, root: NewRoot) -> Call[SurveyResult]:
+    """Count what an import would bring where no root is yet; takes as long as listing it."""
+    return Call("POST", f"/nodes/{_part(node)}/survey", SurveyResult, root, wait_s=LONG_S)
+
+
+def verify_root(node: str, name: str) -> Call[Verification]:
+    """Compare storage, node and catalogue from nothing; takes as long as listing the root."""
+    return Call("POST", f"/roots/{_part(node)}/{_part(name)}/verify", Verification, wait_s=LONG_S)
+
+
 def change_root(
     node: str,
     name: str,
     *,
     level: IndexLevel | UnsetType = UNSET,
     pace: int | UnsetType = UNSET,
+    quiet: str | UnsetType = UNSET,
     creators: Sequence[str] | UnsetType = UNSET,
     managers: Sequence[str] | UnsetType = UNSET,
 ) -> Call[Root]:
     """Change a root; what is left out stays.
 
-    ``pace`` in objects per second while scanning, 0 for no limit. ``creators`` (user names, ``@group``, ``public``) and
+    ``pace`` in objects per second while scanning, 0 for no limit; ``quiet``, ``08:00-18:00``: hours, by the node's clock, in
+    which no scan runs, empty for none. ``creators`` (user names, ``@group``, ``public``) and
     ``managers`` (user names, ``@group``) replace the whole list.
     """
-    change = RootChange(level=level, pace=pace, creators=_whole(creators), managers=_whole(managers))
+    change = RootChange(level=level, pace=pace, quiet=quiet, creators=_whole(creators), managers=_whole(managers))
     return Call("PATCH", f"/roots/{_part(node)}/{_part(name)}", Root, change)
 
 
@@ -336,6 +367,17 @@ def credentials(asked: NewCredentials) -> Call[Credentials]:
 def files(path: str, *, after: str | None = None, limit: int | None = None) -> Call[Listing]:
     """List one level of a workspace from the index."""
     return Call("GET", "/files", Listing, query=_query(path=path, after=after, limit=limit))
+
+
+def file(path: str) -> Call[FileDetails]:
+    """Show one file, with what was read out of it."""
+    return Call("GET", "/file", FileDetails, query=_query(path=path))
+
+
+def unreadable(node: str, root: str, *, after: str | None = None, limit: int | None = None) -> Call[list[Unreadable]]:
+    """List files of a root that could not be read, and why; ``after`` is the key that the page before ended with."""
+    asked = _query(node=node, root=root, after=after, limit=limit)
+    return Call("GET", "/unreadable", list[Unreadable], query=asked)
 
 
 def search(

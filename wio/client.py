@@ -78,7 +78,9 @@ class Client:
 
     def run(self, call: Call[T]) -> T:
         """Send one call and return its answer; raises any error of ``protocol.errors``."""
-        status, headers, body = self._http.ask(call.method, calls.BASE + call.path, call.query, call.content)
+        status, headers, body = self._http.ask(
+            call.method, calls.BASE + call.path, call.query, call.content, wait_s=call.wait_s
+        )
         return _read(call, self.hub_url, status, headers, body)
 
     def audit_lines(self, *, workspace: str | None = None) -> Iterator[bytes]:
@@ -105,11 +107,15 @@ class Client:
     node = _Waits(calls.node)
     evict = _Waits(calls.evict)
     confirm_node = _Waits(calls.confirm_node)
+    alarms = _Waits(calls.alarms)
     create_root = _Waits(calls.create_root)
     roots = _Waits(calls.roots)
     root = _Waits(calls.root)
     change_root = _Waits(calls.change_root)
     retire_root = _Waits(calls.retire_root)
+    survey_root = _Waits(calls.survey_root)
+    survey_node = _Waits(calls.survey_node)
+    verify_root = _Waits(calls.verify_root)
     scan = _Waits(calls.scan)
     scan_status = _Waits(calls.scan_status)
     create_workspace = _Waits(calls.create_workspace)
@@ -135,6 +141,8 @@ class Client:
     delete_quota = _Waits(calls.delete_quota)
     credentials = _Waits(calls.credentials)
     files = _Waits(calls.files)
+    file = _Waits(calls.file)
+    unreadable = _Waits(calls.unreadable)
     search = _Waits(calls.search)
     why = _Waits(calls.why)
     access = _Waits(calls.access)
@@ -207,11 +215,15 @@ class AsyncClient:
     node = _Async(calls.node)
     evict = _Async(calls.evict)
     confirm_node = _Async(calls.confirm_node)
+    alarms = _Async(calls.alarms)
     create_root = _Async(calls.create_root)
     roots = _Async(calls.roots)
     root = _Async(calls.root)
     change_root = _Async(calls.change_root)
     retire_root = _Async(calls.retire_root)
+    survey_root = _Async(calls.survey_root)
+    survey_node = _Async(calls.survey_node)
+    verify_root = _Async(calls.verify_root)
     scan = _Async(calls.scan)
     scan_status = _Async(calls.scan_status)
     create_workspace = _Async(calls.create_workspace)
@@ -237,6 +249,8 @@ class AsyncClient:
     delete_quota = _Async(calls.delete_quota)
     credentials = _Async(calls.credentials)
     files = _Async(calls.files)
+    file = _Async(calls.file)
+    unreadable = _Async(calls.unreadable)
     search = _Async(calls.search)
     why = _Async(calls.why)
     access = _Async(calls.access)
@@ -301,7 +315,10 @@ def _trust(hub_url: str) -> ssl.SSLContext:
 
 def _request(http: httpx.AsyncClient, call: Call[T]) -> httpx.Request:
     headers = {"Content-Type": "application/json"} if call.content is not None else {}
-    return http.build_request(call.method, call.path, params=call.query or None, content=call.content, headers=headers)
+    timeout = _TIMEOUT if call.wait_s is None else httpx.Timeout(call.wait_s, connect=CONNECT_S)
+    return http.build_request(
+        call.method, call.path, params=call.query or None, content=call.content, headers=headers, timeout=timeout
+    )
 
 
 def _read(call: Call[T], hub_url: str, status: int, headers: Mapping[str, str], body: bytes) -> T:

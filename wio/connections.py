@@ -56,12 +56,26 @@ class Connections:
         """Let go of the connections."""
         self._manager.clear()
 
-    def ask(self, method: str, path: str, query: tuple[tuple[str, str], ...] = (), content: bytes | None = None) -> Answer:
-        """Send one request below the hub's address and return the answer, whatever its status. Raises HubUnreachable."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: tuple[tuple[str, str], ...] = (),
+        content: bytes | None = None,
+        *,
+        wait_s: float | None = None,
+    ) -> Answer:
+        """Send one request below the hub's address and return the answer, whatever its status. Raises HubUnreachable.
+
+        The answer may take ``wait_s`` seconds, ANSWER_S unless given.
+        """
         target = f"{self._front}{path}{'?' + urlencode(query) if query else ''}"
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=ANSWER_S if wait_s is None else wait_s)
         headers = self._headers if content is None else {**self._headers, "Content-Type": "application/json"}
         try:
-            answer = self._pool.urlopen(method, target, body=content, headers=headers, retries=False, redirect=False)
+            answer = self._pool.urlopen(
+                method, target, body=content, headers=headers, retries=False, redirect=False, timeout=timeout
+            )
         except (HTTPError, OSError) as error:
             raise _trouble(self._hub_url, error) from error
         return Answer(answer.status, answer.headers, answer.data)

@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.database import Database
+from protocol.messages import IndexLevel
 from protocol.names import RootId, WorkspaceId
 
 Address = tuple[int, str]
@@ -83,9 +84,9 @@ async def stored(connection: AsyncConnection, addresses: Sequence[Address]) -> d
     """Return the entries there are at these addresses, tombstones too."""
     sql = (
         "SELECT e.root_id, e.key, e.workspace_id, e.size, e.mtime, e.etag, e.actor_id, e.revision, e.gone, e.generation "
-        f"FROM {_table(connection, 'a', 'bigint', 'text')} {_cross(connection)} entries e ON e.root_id = a.c0 AND e.key = a.c1"
+        f"FROM {table(connection, 'a', 'bigint', 'text')} {cross(connection)} entries e ON e.root_id = a.c0 AND e.key = a.c1"
     )
-    found = await _fetch(connection, sql, _lists(connection, addresses, 2))
+    found = await _fetch(connection, sql, lists(connection, addresses, 2))
     return {(row[0], row[1]): Entry(*row) for row in found}
 
 
@@ -98,19 +99,19 @@ async def store(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     types = ("bigint", "text", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "boolean", "bigint")
     values = ", ".join(f"a.c{at}" for at in range(len(types)))
     sql = (
-        f"INSERT INTO entries ({names}) SELECT {values} FROM {_table(connection, 'a', *types)} WHERE true "
+        f"INSERT INTO entries ({names}) SELECT {values} FROM {table(connection, 'a', *types)} WHERE true "
         f"ON CONFLICT (root_id, key) DO UPDATE SET {news}"
     )
-    await connection.exec_driver_sql(sql, _lists(connection, entries, len(types)))
+    await connection.exec_driver_sql(sql, lists(connection, entries, len(types)))
 
 
 async def homes(connection: AsyncConnection, addresses: Iterable[Address]) -> dict[Address, int]:
     """Return the workspaces that lie at these prefixes."""
     sql = (
-        f"SELECT w.root_id, w.prefix, w.id FROM {_table(connection, 'a', 'bigint', 'text')} "
-        f"{_cross(connection)} workspaces w ON w.root_id = a.c0 AND w.prefix = a.c1"
+        f"SELECT w.root_id, w.prefix, w.id FROM {table(connection, 'a', 'bigint', 'text')} "
+        f"{cross(connection)} workspaces w ON w.root_id = a.c0 AND w.prefix = a.c1"
     )
-    found = await _fetch(connection, sql, _lists(connection, list(addresses), 2))
+    found = await _fetch(connection, sql, lists(connection, list(addresses), 2))
     return {(root, prefix): workspace for root, prefix, workspace in found}
 
 
@@ -121,9 +122,9 @@ async def add_to_workspaces(connection: AsyncConnection, totals: Mapping[int, To
         return
     sql = (
         "UPDATE workspaces SET objects = workspaces.objects + a.c1, bytes = workspaces.bytes + a.c2 "
-        f"FROM {_table(connection, 'a', 'bigint', 'bigint', 'bigint')} WHERE workspaces.id = a.c0"
+        f"FROM {table(connection, 'a', 'bigint', 'bigint', 'bigint')} WHERE workspaces.id = a.c0"
     )
-    await connection.exec_driver_sql(sql, _lists(connection, changes, 3))
+    await connection.exec_driver_sql(sql, lists(connection, changes, 3))
 
 
 async def assign(connection: AsyncConnection, root_id: RootId, prefix: str, workspace_id: WorkspaceId) -> int:
@@ -191,6 +192,23 @@ async def purge(connection: AsyncConnection, root_id: int, revision: int) -> Non
     )
 
 
+async def purge_some(connection: AsyncConnection, root_id: int, revision: int, limit: int) -> int:
+    """Forget some of a root's tombstones up to this revision; return how many that were."""
+    sql = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE root_id = $1 AND gone AND revision <= $2 LIMIT $3)"
+    return (await connection.exec_driver_sql(_marks(connection, sql), (root_id, revision, limit))).rowcount
+
+
+async def level_of_root(connection: AsyncConnection, root_id: int) -> IndexLevel:
+    """Return how much the hub may know of a root; nothing of one that is not there."""
+    found = await _fetch(connection, "SELECT level FROM roots WHERE id = $1 AND retired_at IS NULL", (root_id,))
+    return IndexLevel(found[0][0]) if found else IndexLevel.NONE
+
+
+async def any_of_root(connection: AsyncConnection, root_id: int) -> bool:
+    """Say whether there is any entry of a root, tombstones included."""
+    return bool(await _fetch(connection, "SELECT 1 FROM entries WHERE root_id = $1 LIMIT 1", (root_id,)))
+
+
 async def pending(connection: AsyncConnection, after: int, limit: int) -> list[Pending]:
     """Return what the search index has not seen, in revision order."""
     sql = (
@@ -231,7 +249,7 @@ async def level(connection: AsyncConnection, workspace_id: int, prefix: str, sta
     sql = (
         f"WITH RECURSIVE l (key, n) AS (SELECT ({following} $2 ORDER BY e.key LIMIT 1), 1 UNION ALL "
         f"SELECT ({following} ({behind}) ORDER BY e.key LIMIT 1), l.n + 1 FROM l WHERE l.key IS NOT NULL AND l.n < $6) "
-        f"SELECT l.key, e.size, e.mtime, e.etag FROM l {_cross(connection)} entries e "
+        f"SELECT l.key, e.size, e.mtime, e.etag FROM l {cross(connection)} entries e "
         "ON e.workspace_id = $1 AND e.key = l.key ORDER BY l.key"
     )
     arguments = (workspace_id, start, after_folder(prefix), len(prefix) + 1, prefix, limit)
@@ -255,10 +273,10 @@ async def _inside(connection: AsyncConnection, workspace_id: int, folders: list[
     spans = [(workspace_id, folder, after_folder(folder)) for folder in folders]
     sql = (
         "SELECT a.c1, count(*), sum(e.size), max(e.mtime) "
-        f"FROM {_table(connection, 'a', 'bigint', 'text', 'text')} {_cross(connection)} entries e "
+        f"FROM {table(connection, 'a', 'bigint', 'text', 'text')} {cross(connection)} entries e "
         "ON e.workspace_id = a.c0 AND e.key >= a.c1 AND e.key < a.c2 AND NOT e.gone GROUP BY a.c1"
     )
-    found = await _fetch(connection, sql, _lists(connection, spans, 3))
+    found = await _fetch(connection, sql, lists(connection, spans, 3))
     return {folder: (int(count), int(size), int(newest)) for folder, count, size, newest in found}
 
 
@@ -269,8 +287,8 @@ def _sqlite(connection: AsyncConnection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
-def _table(connection: AsyncConnection, name: str, *types: str) -> str:
-    """Return SQL for a table with columns c0, c1 … that is passed in as a value (see ``_lists``)."""
+def table(connection: AsyncConnection, name: str, *types: str) -> str:
+    """Return SQL for a table with columns c0, c1 … that is passed in as a value (see ``lists``)."""
     if _sqlite(connection):
         columns = ", ".join(f"value ->> {at} AS c{at}" for at in range(len(types)))
         return f"(SELECT {columns} FROM json_each(?)) AS {name}"
@@ -278,13 +296,14 @@ def _table(connection: AsyncConnection, name: str, *types: str) -> str:
     return f"unnest({arrays}) AS {name} ({', '.join(f'c{at}' for at in range(len(types)))})"
 
 
-def _lists(connection: AsyncConnection, rows: Sequence[Sequence[Any]], width: int) -> tuple[Any, ...]:
+def lists(connection: AsyncConnection, rows: Sequence[Sequence[Any]], width: int) -> tuple[Any, ...]:
+    """Return rows as the values of a statement that has a ``table`` of them."""
     if _sqlite(connection):
         return (_JSON.encode(rows).decode(),)
     return tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in range(width))
 
 
-def _cross(connection: AsyncConnection) -> str:
+def cross(connection: AsyncConnection) -> str:
     """Return how to join a passed-in table: SQLite then keeps the order written, and looks each row up in the index."""
     return "CROSS JOIN" if _sqlite(connection) else "JOIN"
 

@@ -79,6 +79,14 @@ class Database:
         async with self._readers.connect() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def view(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that only reads, for long if need be: all its statements see the same moment, on both servers."""
+        async with self._readers.connect() as connection:
+            if not self.sqlite:
+                connection = await connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901 - the same one
+            yield connection
+
     async def run_read(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that only reads, on one snapshot."""
         if not self.sqlite:

@@ -30,6 +30,8 @@ class RootRow(msgspec.Struct, frozen=True):
     layout: Layout
     level: IndexLevel
     pace: int
+    quiet: str
+    drifted_at: int | None
     created_at: int
     objects: int
     size: int
@@ -93,6 +95,8 @@ async def add(
     prefix: str,
     layout: Layout,
     level: IndexLevel,
+    pace: int = 0,
+    quiet: str = "",
     now: int,
 ) -> None:
     """Add a root; raises IntegrityError where the node has one of that name."""
@@ -106,7 +110,8 @@ async def add(
             prefix=prefix,
             layout=str(layout),
             level=str(level),
-            pace=0,
+            pace=pace,
+            quiet=quiet,
             created_at=now,
         )
     )

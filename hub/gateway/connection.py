@@ -21,19 +21,27 @@ from protocol.messages import (
     Asking,
     CheckRoot,
     Configure,
+    Digested,
+    Digests,
     Done,
     Evict,
     Explain,
     Explained,
     Failed,
+    GiveUp,
     GrantsApplied,
     GrantsRefused,
     HubMessage,
     Mint,
     Minted,
     PlaceWorkspace,
+    Recheck,
     Scan,
     SetGrants,
+    Survey,
+    Surveyed,
+    Verified,
+    Verify,
 )
 from protocol.names import NodeId
 from protocol.session import HubSession
@@ -51,7 +59,13 @@ _ANSWERS: Final[dict[type[Asking], tuple[type[Answer], ...]]] = {
     Scan: (Done,),
     CheckRoot: (Done,),
     PlaceWorkspace: (Done,),
+    Survey: (Surveyed,),
+    Verify: (Verified,),
+    Digests: (Digested,),
+    Recheck: (Done,),
 }
+_LONG: Final = (Survey, Verify)
+"""Requests that an agent works on for long: it is told when nobody waits any more."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -97,6 +111,11 @@ class Connection:
                 said = await answer
         except TimeoutError:
             raise DeadlinePassed(f"Node {self.name} did not answer within {deadline_s:g} s.") from None
+        except asyncio.CancelledError:
+            if isinstance(request, _LONG):
+                with contextlib.suppress(NodeOffline, TooMany, LinkBroken):
+                    self.send(GiveUp(number))
+            raise
         finally:
             self._asked.pop(number, None)
         if isinstance(said, Failed):

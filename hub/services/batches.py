@@ -12,12 +12,18 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import catalogue, journals
+from hub.db import catalogue, journals, proofs
+from hub.db import fields as fields_rows
 from hub.db.catalogue import Address, Entry, Totals
 from hub.db.database import Database
+from hub.db.fields import FieldsRow
 from hub.db.journals import NOTHING, RootTotals
 from protocol.digest import EMPTY_RUN, MODULUS, object_number
+from protocol.fields import Fields, pack, unpack
 from protocol.messages import Ack, Change, Cursor, Events, IndexLevel, Nak, Row
+
+NOTHING_READ = pack(Fields())
+"""What an agent says of an object in which it finds nothing any more."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -65,6 +71,17 @@ def folders_above(keys: Iterable[Address]) -> set[Address]:
     return found
 
 
+def known_at(level: IndexLevel, body: bytes) -> tuple[bytes, bool]:
+    """Return what of an object's fields the hub keeps at an index level, and whether there was a problem with it.
+
+    Raises BadMessage.
+    """
+    found = unpack(body)
+    if found.text and level is not IndexLevel.CONTENT:
+        body = pack(msgspec.structs.replace(found, text=""))
+    return body, bool(found.problem)
+
+
 class Sheet:
     """One transaction's working copy of cursors, roots and entries. ``now`` in Unix microseconds."""
 
@@ -82,6 +99,8 @@ class Sheet:
         self._moved: dict[int, Cursor] = {}
         self._entries: dict[Address, Entry] = {}
         self._written: dict[Address, Entry] = {}
+        self._fields: dict[Address, FieldsRow | None] = {}
+        """What is to be written beside entries; None: nothing was read out of that object as it is now."""
         self._homes: dict[Address, int] = {}
         self._folders: dict[Address, int] = {}
         self._workspaces: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
@@ -116,6 +135,10 @@ class Sheet:
         found = self.roots.get(root)
         return found is None or found.retired or found.level in {IndexLevel.NONE, IndexLevel.LOCAL}
 
+    def reads(self, root: int) -> bool:
+        """Say whether the hub may know what lies in the objects of this root."""
+        return self.roots[root].level in {IndexLevel.METADATA, IndexLevel.CONTENT}
+
     def cursor(self, node: int) -> Cursor:
         """Return where this node's journal stands."""
         return self._moved.get(node) or self._cursors.get(node, NOTHING)
@@ -137,6 +160,9 @@ class Sheet:
         address = (row.root, row.key)
         before = self._entries.get(address)
         live = None if before is None or before.gone else before
+        if row.change is Change.FIELDS:
+            self._read_out(row, live)
+            return
         if row.change is Change.DELETE:
             if live is not None:
                 self._put(live._replace(gone=True, actor_id=row.actor, revision=self._next(), generation=generation))
@@ -150,6 +176,20 @@ class Sheet:
                 self._entries[address] = self._written[address] = live._replace(generation=generation, actor_id=actor)
             return
         self._put(Entry(row.root, row.key, home, *content, row.actor, self._next(), False, generation))
+
+    def _read_out(self, row: Row, live: Entry | None) -> None:
+        """Keep what was read out of the object that is there, and let the search index know; of any other it says nothing."""
+        root = self.roots[row.root]
+        if live is None or live.content != (row.size, row.mtime, row.etag) or not self.reads(row.root):
+            return
+        address = (row.root, row.key)
+        if row.fields == NOTHING_READ:
+            self._fields[address] = None
+        else:
+            body, problem = known_at(root.level, row.fields)
+            self._fields[address] = FieldsRow(row.root, row.key, row.size, row.mtime, row.etag, body, problem)
+        self._entries[address] = self._written[address] = live._replace(revision=self._next())
+        self.touched = True
 
     async def drop(self, entries: Sequence[Entry], generation: int) -> None:
         """Make tombstones of these entries."""
@@ -182,6 +222,8 @@ class Sheet:
         root = self.roots[entry.root_id]
         if before is not None and not before.gone:
             self._count(root, before, -1)
+            if (entry.gone or before.content != entry.content) and self.reads(entry.root_id):
+                self._fields[address] = None
         if not entry.gone:
             self._count(root, entry, 1)
         self._entries[address] = self._written[address] = entry
@@ -202,13 +244,17 @@ class Sheet:
     async def flush(self) -> None:
         """Write what has changed so far."""
         await catalogue.store(self.connection, list(self._written.values()))
+        await fields_rows.remove(self.connection, [address for address, row in self._fields.items() if row is None])
+        await fields_rows.store(self.connection, [row for row in self._fields.values() if row is not None])
         await catalogue.add_to_workspaces(self.connection, {at: Totals(*both) for at, both in self._workspaces.items()})
         changed = [one for one in self.roots.values() if one != self._as_read[one.id]]
         await journals.set_root_totals(self.connection, changed)
         self.moved |= {one.id for one in changed}
         await journals.set_scans(self.connection, self.scans)
+        await proofs.note_drift(self.connection, dict.fromkeys(self.agreed) | dict.fromkeys(self.drifts, self.now))
         await journals.move(self.connection, self._moved, self._cursors)
         self._as_read = {one.id: msgspec.structs.replace(one) for one in self.roots.values()}
         self._cursors |= self._moved
         self._written, self._workspaces, self._moved = {}, defaultdict(lambda: [0, 0]), {}
+        self._fields = {}
         self.scans = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -10,12 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import grant_sets, nodes
+from hub.db import roots as root_rows
 from hub.db.database import Database
 from hub.db.nodes import InvitationRow, NodeRow
+from hub.db.roots import RootRow
 from hub.services.audit import HUB, Audit
+from hub.services.freshness import Freshness, view_of
 from hub.services.limits import Limiter
 from hub.services.ports import Actor, Agents, Chance, Clock
-from protocol.api import Invitation, NewInvitation, Node, NodeState
+from protocol.api import Alarm, Invitation, NewInvitation, Node, NodeState
 from protocol.errors import (
     AlreadyJoined,
     BadJoinString,
@@ -75,7 +79,10 @@ class Enrolment:
         audit: Audit,
         hub_key: Ed25519PrivateKey,
         hub_url: str,
+        freshness: Freshness | None = None,
+        alarms: Callable[[int], tuple[Alarm, ...]] = lambda _: (),
     ) -> None:
+        """``freshness`` is told how nodes are; ``alarms`` gives those of a node."""
         self._database = database
         self._agents = agents
         self._clock = clock
@@ -83,6 +90,8 @@ class Enrolment:
         self._audit = audit
         self._key = hub_key
         self._url = hub_url
+        self._freshness = freshness
+        self._alarms = alarms
         self._joins = Limiter(clock=clock, tries=30, window_s=600, what="tries to join")
         self._heard: dict[int, _Heard] = {}
 
@@ -120,15 +129,17 @@ class Enrolment:
         """List nodes: all that are here; those that were evicted only to their owner and to admins."""
         async with self._database.read() as connection:
             found = await nodes.everything(connection)
-        return [self._shown(actor, row) for row in found if row.evicted_at is None or _runs(actor, row)]
+            rooms = _by_node(await root_rows.everything(connection))
+        return [self._shown(actor, row, rooms.get(row.id, ())) for row in found if row.evicted_at is None or _runs(actor, row)]
 
     async def node(self, actor: Actor, name: str) -> Node:
         """Show one node. Raises UnknownNode."""
         async with self._database.read() as connection:
             row = await nodes.by_name(connection, name)
+            rooms = [] if row is None else await root_rows.of_node(connection, row.id)
         if row is None or (row.evicted_at is not None and not _runs(actor, row)):
             raise _unknown(name)
-        return self._shown(actor, row)
+        return self._shown(actor, row, rooms)
 
     async def evict(self, actor: Actor, name: str) -> None:
         """Remove a node from the hub. Raises UnknownNode, NotAllowed."""
@@ -143,8 +154,10 @@ class Enrolment:
                 await self._audit.record(connection, actor, "node.evict", name, node=row.id)
         await self._agents.end(NodeId(row.id), Evicted(f"{name} was removed from the hub by {actor.username}.").problem)
         self._heard.pop(row.id, None)
+        if self._freshness is not None:
+            self._freshness.forget(NodeId(row.id))
 
-    def _shown(self, actor: Actor, row: NodeRow) -> Node:
+    def _shown(self, actor: Actor, row: NodeRow, rooms: Sequence[RootRow]) -> Node:
         report = None if row.report is None else msgspec.msgpack.decode(row.report, type=Report)
         heard = self._heard.get(row.id)
         health = heard.health if heard else None if row.health is None else msgspec.msgpack.decode(row.health, type=Health)
@@ -171,6 +184,9 @@ class Enrolment:
             pending_rows=health.pending_rows if health else 0,
             seen_at=max(row.seen_at or 0, heard.at if heard else 0) or None,
             joined_at=row.joined_at,
+            age_s=None if self._freshness is None else self._freshness.age_s(NodeId(row.id)),
+            roots=tuple(view_of(self._freshness, one) for one in rooms) if inside and self._freshness is not None else (),
+            alarms=self._alarms(row.id) if inside and row.evicted_at is None else (),
         )
 
     # -------------------------------------------------------------------------------------------------- for the gateway
@@ -182,11 +198,14 @@ class Enrolment:
         TooMany.
         """
         if proved.enrolment is None:
-            async with self._database.read() as connection:
+
+            async def look(connection: AsyncConnection) -> Admitted:
                 row = await nodes.by_key(connection, proved.node_key)
                 if row is None:
                     raise UnknownPeer("This hub does not know this node.", todo="Join it again: wio-agent join.")
                 return await self._admitted(connection, row)
+
+            return await self._database.run_read(look)
         self._joins.count(address)
         try:
             try:
@@ -240,25 +259,33 @@ class Enrolment:
 
     async def report(self, node: NodeId, report: Report) -> None:
         """Keep what a node says of itself. With another ceiling, what it refused before is tried again."""
-        async with self._database.write() as connection:
+
+        async def keep(connection: AsyncConnection) -> bool:
             row = await nodes.by_id(connection, node)
             if row is None:
-                raise UnknownNode("That node is not known any more.")
+                return False
             before = None if row.report is None else msgspec.msgpack.decode(row.report, type=Report)
             await nodes.set_report(connection, node, msgspec.msgpack.encode(report), self._clock.now())
             if before is None or before.ceiling != report.ceiling:
                 await grant_sets.mark_refused_stale(connection, node)
+            return True
+
+        if not await self._database.run_write(keep):
+            raise UnknownNode("That node is not known any more.")
 
     async def health(self, node: NodeId, health: Health) -> None:
         """Keep how a node is: in memory each time, in the database when it matters."""
         now = self._clock.now()
+        if self._freshness is not None:
+            self._freshness.heard(node, health)
         before = self._heard.get(node)
         same = before is not None and (before.health.paused, before.health.warnings) == (health.paused, health.warnings)
         if before is not None and same and now < before.written_at + _HEALTH_EVERY:
             self._heard[node] = _Heard(health, now, before.written_at)
             return
         self._heard[node] = _Heard(health, now, now)
-        async with self._database.write() as connection:
+
+        async def keep(connection: AsyncConnection) -> None:
             row = await nodes.by_id(connection, node)
             last = None if row is None or row.health is None else msgspec.msgpack.decode(row.health, type=Health)
             await nodes.set_health(connection, node, msgspec.msgpack.encode(health), now)
@@ -266,10 +293,18 @@ class Enrolment:
                 action = "node.pause" if health.paused else "node.resume"
                 await self._audit.record(connection, HUB, action, row.name, node=node, reported=True)
 
+        await self._database.run_write(keep)
+
     async def seen(self, node: NodeId) -> None:
         """Note that a node was here until now, as when its connection ends."""
-        async with self._database.write() as connection:
-            await nodes.set_seen(connection, node, self._clock.now())
+        await self._database.run_write(lambda connection: nodes.set_seen(connection, node, self._clock.now()))
+
+
+def _by_node(found: Iterable[RootRow]) -> dict[int, list[RootRow]]:
+    rooms: dict[int, list[RootRow]] = {}
+    for one in found:
+        rooms.setdefault(one.node_id, []).append(one)
+    return rooms
 
 
 def _runs(actor: Actor, row: NodeRow) -> bool:

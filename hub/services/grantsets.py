@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
@@ -26,7 +26,7 @@ from hub.db.grant_sets import SetBrief, SetRow
 from hub.domain.compile import takes_away
 from hub.services.compiling import Compiled, compile_set
 from hub.services.ports import Agents, Chance, Clock
-from protocol.errors import Internal, Problem, WioError, error_of
+from protocol.errors import BadSetting, Internal, Problem, WioError, error_of
 from protocol.grants import (
     GrantSet,
     ProbeProof,
@@ -124,7 +124,10 @@ class GrantSets:
         clock: Clock,
         chance: Chance,
         hub_key: Ed25519PrivateKey,
+        observe: Callable[[Receipt], None] = lambda _: None,
     ) -> None:
+        """``observe`` is shown what a node made of each change of access that was sent to it."""
+        self._observe = observe
         self._database = database
         self._agents = agents
         self._clock = clock
@@ -263,6 +266,8 @@ class GrantSets:
             prepared = await self._without(prepared, outcome)
             outcome = await self._ask(prepared)
         await self._keep(prepared, outcome)
+        if prepared.receipt is not None:
+            self._observe(_told(prepared, outcome))
         return prepared, outcome
 
     @staticmethod
@@ -300,7 +305,9 @@ class GrantSets:
                 prepared.node.id, lambda request, deadline: SetGrants(request, deadline, signed), deadline_s=DEADLINE_S
             )
         except WioError as error:
-            return Waiting(error.problem) if error.retry else Refused(error.problem, ())
+            # A fault of the agent's own, or of what it stands on, is no word about the set: it is sent again until it is taken.
+            again = error.retry or isinstance(error, Internal | BadSetting)
+            return Waiting(error.problem) if again else Refused(error.problem, ())
         if isinstance(answer, GrantsRefused):
             return Refused(answer.problem, answer.refusals)
         fits = isinstance(answer, GrantsApplied) and (answer.subject.id, answer.epoch) == (prepared.subject.id, prepared.epoch)

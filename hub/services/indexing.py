@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import func, select
 
 from hub.db import catalogue
-from hub.db.catalogue import Pending
+from hub.db import fields as fields_rows
+from hub.db.catalogue import Address, Pending
 from hub.db.database import Database
 from hub.db.tables import counters, entries, roots
+from protocol.fields import Fields, unpack
+from protocol.messages import IndexLevel
 from protocol.names import RootId
 from search.document import Document, Gone
 from search.engine import Engine
 
 STEP_ROWS: Final = 5_000
+FIELDS_ROWS: Final = 250
+"""Rows at once where some may have fields: 16 MB at most."""
 COMMIT_ROWS: Final = 50_000
 """Rows after which an import becomes searchable although more are waiting: a commit costs some 10 ms."""
 BETWEEN_S: Final = 0.05
@@ -35,6 +40,7 @@ the time goes into commits and not most of it. Fewer changes rest for less, and 
 POLL_S: Final = 1.0
 """How long a change made by another process stays unnoticed at most."""
 
+_READ: Final = (str(IndexLevel.METADATA), str(IndexLevel.CONTENT))
 _LOG: Final = logging.getLogger("wio.hub.indexing")
 
 
@@ -113,8 +119,11 @@ class Indexing:
     async def _step(self, after: int, *, commit: bool) -> bool:
         async with self._database.read() as connection:
             rows = await catalogue.pending(connection, after, STEP_ROWS)
+            read = set(await connection.scalars(select(roots.c.id).where(roots.c.level.in_(_READ)))) if rows else set()
+        for piece in _pieces(rows, read):
+            found = await self._fields(piece, read)
+            await self._engine.write([_change(row, found.get((row.root_id, row.key))) for row in piece])
         if rows:
-            await self._engine.write([_change(row) for row in rows])
             self._written = rows[-1].revision
             self._uncommitted += len(rows)
         more = len(rows) == STEP_ROWS
@@ -125,6 +134,16 @@ class Indexing:
             self._rest = min((now() - started) * REST, LONGEST_REST_S) * min(self._uncommitted / BUSY_ROWS, 1)
             self._committed, self._uncommitted = position, 0
         return more
+
+    async def _fields(self, rows: Sequence[Pending], read: set[int]) -> dict[Address, Fields]:
+        """Return what was read out of these objects: only the roots in ``read`` may have any."""
+        wanted = [(row.root_id, row.key) for row in rows if row.root_id in read and not row.gone and row.prefix is not None]
+        if not wanted:
+            return {}
+        async with self._database.read() as connection:
+            found = await fields_rows.stored(connection, wanted)
+        contents = {(row.root_id, row.key): (row.size, row.mtime) for row in rows}
+        return {at: unpack(one.body) for at, one in found.items() if contents[at] == (one.size, one.mtime)}
 
     async def run(self) -> None:
         """Keep the engine up to date, for ever."""
@@ -150,7 +169,14 @@ class Indexing:
         return self._now or asyncio.get_running_loop().time
 
 
-def _change(row: Pending) -> Document | Gone:
+def _pieces(rows: Sequence[Pending], read: set[int]) -> Iterator[Sequence[Pending]]:
+    """Cut rows so that what was read out of their objects is never in memory for all of them."""
+    step = FIELDS_ROWS if any(row.root_id in read for row in rows) else STEP_ROWS
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _change(row: Pending, fields: Fields | None) -> Document | Gone:
     """Return what the engine is told of an entry; one that lies in no workspace is nobody's to find."""
     if row.gone or row.prefix is None:
         return Gone(row.root_id, row.key, row.revision)
@@ -162,4 +188,5 @@ def _change(row: Pending) -> Document | Gone:
         size=row.size,
         mtime=row.mtime,
         revision=row.revision,
+        fields=fields,
     )

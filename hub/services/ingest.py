@@ -24,7 +24,8 @@ from hub.services.batches import Sheet, Verdict, folders_above, judge, no_journa
 from hub.services.ports import Clock
 from protocol.digest import EMPTY_RUN, combine, object_number, run_on
 from protocol.errors import BadMessage, Internal
-from protocol.messages import Accesses, Ack, Cursor, Events, Nak, Progress, ScanState
+from protocol.fields import unpack
+from protocol.messages import Accesses, Ack, Change, Cursor, Events, Nak, Progress, Row, ScanState
 from protocol.names import NodeId
 from protocol.wire import encode
 
@@ -34,8 +35,8 @@ TOGETHER: Final = 8000
 """Rows from which on a transaction takes no further batch: about 0.2 s of work."""
 BREATH: Final = 500
 """Rows worked on before other tasks get their turn: some 3 ms, so that an import delays no revocation."""
-REPAIR_EVERY_US: Final = 600_000_000
-"""How often one node is asked at most to start its journal anew because the catalogue has drifted from it."""
+ANEW_EVERY_US: Final = 600_000_000
+"""How often one node is asked at most to start its journal anew because nothing else brings the catalogue back to it."""
 
 _Outcome: TypeAlias = Ack | Nak | None
 
@@ -44,6 +45,7 @@ class _Waiting(msgspec.Struct):
     node: NodeId
     what: Events | Progress
     done: asyncio.Future[_Outcome]
+    at: int
 
 
 class Ingest:
@@ -57,10 +59,13 @@ class Ingest:
         changed: Callable[[], None] = lambda: None,
         indexed: Callable[[], int] = lambda: 0,
         moved: Callable[[set[int], int], None] = lambda _roots, _at: None,
+        applied: Callable[[int], None] = lambda _: None,
+        drifted: Callable[[], None] = lambda: None,
     ) -> None:
         """Call ``changed`` when the search index has something to do; ``indexed`` says up to which revision it is.
 
-        ``moved`` is told which roots' totals have moved, and when (Unix microseconds).
+        ``moved`` is told which roots' totals have moved, and when (Unix microseconds); ``applied`` how many rows were taken in;
+        ``drifted`` is called when the catalogue of some root turns out not to be what its agent has.
         """
         self._database = database
         self._clock = clock
@@ -70,12 +75,24 @@ class Ingest:
         self._waiting: deque[_Waiting] = deque()
         self._work: asyncio.Task[None] | None = None
         self._held: dict[tuple[int, int], Progress] = {}
-        self._repaired: dict[int, int] = {}
+        self._anew: dict[int, int] = {}
+        self._hopeless: set[int] = set()
         self.drifts: dict[int, str] = {}
         """Roots whose catalogue did not equal what the agent has, and how; cleared by the next scan that agrees."""
         self.accesses_dropped = 0
         """Accesses that could not be true: of keys or times that cannot be."""
         self._accessing = asyncio.Lock()
+        self._applied = applied
+        self._drifted = drifted
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the database."""
+        return len(self._waiting)
+
+    def lag_us(self, now: int) -> int:
+        """Return for how long the oldest of them has waited, in microseconds."""
+        return max(now - self._waiting[0].at, 0) if self._waiting else 0
 
     async def cursor(self, node: NodeId) -> Cursor:
         """Return how far this node's journal is in the catalogue, for a session that begins."""
@@ -94,10 +111,19 @@ class Ingest:
     async def progress(self, node: NodeId, progress: Progress) -> Nak | None:
         """Note how far a scan is; at its end compare digests, forget tombstones, and drop what the scan did not find.
 
-        Returns a Nak that makes the agent start its journal anew where the catalogue has drifted. Raises BadMessage.
+        Returns a Nak that makes the agent start its journal anew where nothing else helps. Raises BadMessage.
         """
         outcome = await self._enqueue(node, progress)
         return outcome if isinstance(outcome, Nak) else None
+
+    def settled(self, root: int) -> None:
+        """Say that the catalogue of a root equals what its agent has, after all."""
+        self.drifts.pop(root, None)
+        self._hopeless.discard(root)
+
+    def begin_anew(self, root: int) -> None:
+        """Let the agent start its journal anew if the next scan of this root still finds a difference."""
+        self._hopeless.add(root)
 
     async def accesses(self, node: NodeId, accesses: Accesses) -> None:
         """Keep attributed accesses. Raises BadMessage, which ends the connection, for another node's root."""
@@ -122,7 +148,7 @@ class Ingest:
 
     async def _enqueue(self, node: NodeId, what: Events | Progress) -> _Outcome:
         done: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(node, what, done))
+        self._waiting.append(_Waiting(node, what, done, self._clock.now()))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._work_off())
         return await done
@@ -161,11 +187,20 @@ class Ingest:
         self._held = held
         for one, outcome in zip(group, outcomes, strict=True):
             _end(one, outcome)
+        rows = sum(
+            len(one.what.rows)
+            for one, outcome in zip(group, outcomes, strict=True)
+            if isinstance(one.what, Events) and isinstance(outcome, Ack)
+        )
+        if rows:
+            self._applied(rows)
         for text in sheet.drifts.values():
             log.warning("%s", text)
         for root in sheet.agreed:
             self.drifts.pop(root, None)
         self.drifts |= sheet.drifts
+        if sheet.drifts:
+            self._drifted()
         if sheet.touched:
             self._changed()
         if sheet.moved:
@@ -199,8 +234,8 @@ class Ingest:
             return one.what if sheet.owns(one.node, one.what.root) else _not_yours()
         if not all(sheet.owns(one.node, root) for root in {row.root for row in one.what.rows}):
             return _not_yours()
-        if any("\0" in row.etag for row in one.what.rows):
-            return BadMessage("A journal row's etag holds NUL.")
+        if (wrong := _wrong(one.what.rows)) is not None:
+            return wrong
         verdict = judge(sheet.cursor(one.node), one.what)
         if not isinstance(verdict, Verdict):
             return verdict
@@ -271,13 +306,11 @@ class Ingest:
         )
         sheet.drifts[root.id] = text
         now = self._clock.now()
-        if now - self._repaired.get(node, -REPAIR_EVERY_US) < REPAIR_EVERY_US:
+        if root.id not in self._hopeless or now - self._anew.get(node, -ANEW_EVERY_US) < ANEW_EVERY_US:
             return None
-        self._repaired[node] = now
-        await self._recount(sheet, root.id)
-        if await self._agrees(sheet, progress, cursor.generation):
-            log.warning("%s Only its totals were wrong; they were counted again.", sheet.drifts.pop(root.id))
-            return None
+        self._anew[node] = now
+        self._hopeless.discard(root.id)
+        log.warning("Root %d could not be repaired by ranges: its node starts its journal anew.", root.id)
         return Nak(no_journals(sheet.cursor(node)), "The catalogue is not what it should be: start a new generation.")
 
     async def _agrees(self, sheet: Sheet, progress: Progress, generation: int) -> bool:
@@ -291,19 +324,6 @@ class Ingest:
         await sheet.flush()
         await catalogue.purge(sheet.connection, root.id, self._indexed())
         return True
-
-    async def _recount(self, sheet: Sheet, root_id: int) -> None:
-        """Count a root's totals, and those of its workspaces, from nothing."""
-        await sheet.flush()
-        root = sheet.roots[root_id]
-        root.objects = root.bytes = root.digest = 0
-        after = ""
-        while rows := await catalogue.live(sheet.connection, root_id, after, BREATH):
-            after = rows[-1].key
-            root.objects += len(rows)
-            root.bytes += sum(one.size for one in rows)
-            root.digest = combine(root.digest, added=(object_number(one.key, *one.content) for one in rows))
-        await catalogue.recount_workspaces(sheet.connection, root_id)
 
     async def _drop_unconfirmed(self, sheet: Sheet, progress: Progress, generation: int) -> None:
         """Drop what this generation's scan has not found, if that makes the catalogue equal to what the agent has."""
@@ -337,6 +357,21 @@ def _home(homes: dict[Address, int], root: int, key: str) -> int:
             return homes[root, above]
         above = above[: above.rfind("/", 0, -1) + 1]
     return 0
+
+
+def _wrong(rows: Sequence[Row]) -> BadMessage | None:
+    """Return what no agent may say, where some row says it."""
+    try:
+        for row in rows:
+            if "\0" in row.etag:
+                return BadMessage("A journal row's etag holds NUL.")
+            if row.fields:
+                unpack(row.fields)
+            elif row.change is Change.FIELDS:
+                return BadMessage("A journal row says what was read out of an object, and holds nothing.")
+    except BadMessage as error:
+        return error
+    return None
 
 
 def _not_yours() -> BadMessage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,19 +18,20 @@ from hub.db.roots import RootRow
 from hub.services.audit import Audit
 from hub.services.changes import Changes, Touched, touching
 from hub.services.grantsets import EVERYONE, At, GrantSets
+from hub.services.levels import RANK, lowered
 from hub.services.ports import Actor, Agents, Chance, Clock
-from hub.services.roots import DEADLINE_S, Roots, config_of
+from hub.services.roots import DEADLINE_S, Roots, check_pace, config_of
 from hub.services.workspace_changes import end_workspace
 from protocol.api import Root, RootChange, RootRetired
-from protocol.errors import BadInput, NotAllowed, UnknownGroup, UnknownRoot, UnknownUser, WioError
+from protocol.errors import BadInput, NodeOffline, NotAllowed, UnknownGroup, UnknownRoot, UnknownUser, WioError
 from protocol.grants import Subject, SubjectKind
-from protocol.messages import CheckRoot
+from protocol.hours import check_hours
+from protocol.messages import CheckRoot, IndexLevel
 from protocol.names import NodeId, shown
 
 _LOG: Final = logging.getLogger("wio.hub.roots")
 _MOST: Final = 200
 """Names in one role."""
-_FASTEST: Final = 2**53 - 1
 
 
 class RootChanges:
@@ -46,8 +47,11 @@ class RootChanges:
         audit: Audit,
         sets: GrantSets,
         roots: Roots,
+        noted: Callable[[], None] = lambda: None,
     ) -> None:
+        """Call ``noted`` when more is known of a root than its level allows (``services.levels``)."""
         self._database = database
+        self._noted = noted
         self._agents = agents
         self._clock = clock
         self._audit = audit
@@ -62,14 +66,10 @@ class RootChanges:
         """
         row = await self._roots.find(actor, node, root)
         await self._check_may(actor, row, managers=change.managers is not msgspec.UNSET)
-        if change.pace is not msgspec.UNSET and not 0 <= change.pace <= _FASTEST:
-            raise BadInput(f"{change.pace} is no pace.", todo="Objects per second while scanning; 0 for no limit.")
-        columns: dict[str, Any] = {}
+        columns = _paced(row, change)
         if change.level is not msgspec.UNSET and change.level is not row.level:
-            columns["level"] = str(change.level)
+            columns |= {"level": str(change.level)} | ({"scan": None} if RANK[change.level] == 0 else {})
             await self._ask_level(row, change)
-        if change.pace is not msgspec.UNSET and change.pace != row.pace:
-            columns["pace"] = change.pace
         wanted = {Role.CREATE: change.creators, Role.MANAGE: change.managers}
         named = {role: names for role, names in wanted.items() if names is not msgspec.UNSET}
         async with self._database.write() as connection:
@@ -80,13 +80,16 @@ class RootChanges:
                 raise UnknownRoot(f"{node}/{root} is gone.")
             if columns:
                 await rows.change(connection, row.id, **columns)
+            if "level" in columns:
+                await lowered(connection, row.id)  # also where it is raised: a note from before is begun anew
             for role, subjects in given.items():
                 await roles.replace(connection, row.id, role, subjects)
             told: dict[str, Any] = {str(role): " ".join(names)[:2000] for role, names in named.items()}
-            told |= columns
+            told |= {name: value for name, value in columns.items() if name != "scan"}
             target = f"{row.node}/{row.name}"
             await self._audit.record(connection, actor, "root.change", target, node=row.node_id, **told)
         if columns:
+            self._noted()
             await self._configure(row)
         return await self._roots.show(actor, node, root)
 
@@ -102,8 +105,19 @@ class RootChanges:
             raise NotAllowed(f"Only {row.owner}, whose node that is, may say who manages {called}.")
 
     async def _ask_level(self, row: RootRow, change: RootChange) -> None:
-        """Ask the agent whether its owner allows that level; where it is away, it decides when it is back."""
-        if not self._agents.online(NodeId(row.node_id)) or change.level is msgspec.UNSET:
+        """Ask the agent whether its owner allows that level; where it is away, it decides when it is back.
+
+        Where contents were not to be read and now are, the agent must be there: it may have missed that they were not, and
+        what this hub has dropped since then it only says again when it hears of both. Raises NodeOffline.
+        """
+        if change.level is msgspec.UNSET:
+            return
+        if not self._agents.online(NodeId(row.node_id)):
+            if RANK[change.level] > RANK[IndexLevel.NAMES] >= RANK[row.level]:
+                raise NodeOffline(
+                    f"{row.node} is not connected, and its agent has to begin to read files now.",
+                    todo="Try again when it is back; lowering a level works at any time.",
+                )
             return
         config = msgspec.structs.replace(config_of(row), level=change.level)
         await self._agents.ask(
@@ -144,6 +158,7 @@ class RootChanges:
             for one in there:
                 await end_workspace(connection, one, at=now)
             await rows.retire(connection, row.id, now)
+            await lowered(connection, row.id)
             target, place = f"{row.node}/{row.name}", f"{row.bucket}/{row.prefix}"
             await self._audit.record(
                 connection, actor, "root.retire", target, node=row.node_id, workspaces=len(there), place=place
@@ -152,8 +167,19 @@ class RootChanges:
 
         async with self._changes.making(touches, change) as made:
             pass
+        self._noted()
         await self._configure(row)
         return RootRetired(f"{row.node}/{row.name}", made.result, made.receipts)
+
+
+def _paced(row: RootRow, change: RootChange) -> dict[str, Any]:
+    """Return what changes about when and how fast a root is scanned. Raises BadInput."""
+    columns: dict[str, Any] = {}
+    if change.pace is not msgspec.UNSET and check_pace(change.pace) != row.pace:
+        columns["pace"] = change.pace
+    if change.quiet is not msgspec.UNSET and check_hours(change.quiet) != row.quiet:
+        columns["quiet"] = change.quiet
+    return columns
 
 
 async def _subjects(connection: AsyncConnection, role: Role, names: Sequence[str]) -> list[Subject]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import nodes, roles
 from hub.db import roots as rows
@@ -18,15 +19,19 @@ from hub.db.roles import Role
 from hub.db.roots import RootRow
 from hub.domain.roots import NotLaid, Territory, choose_layout, first_overlap, names_warning
 from hub.services.audit import Audit
+from hub.services.freshness import Freshness, view_of
 from hub.services.grantsets import EVERYONE, At, GrantSets
 from hub.services.ports import Actor, Agents, Chance, Clock
 from protocol.api import NewRoot, Root, RootKind, ScanStatus
 from protocol.errors import BadInput, NameTaken, NodeOffline, NotAllowed, Overlap, UnknownNode, UnknownRoot, WioError
+from protocol.hours import check_hours
 from protocol.messages import CheckRoot, Configure, Finding, Progress, Report, RootConfig, Scan
 from protocol.names import NodeId, RootId, check_bucket, check_name, check_prefix, shown
 
 _LOG: Final = logging.getLogger("wio.hub.roots")
 DEADLINE_S: Final = 10.0
+FASTEST: Final = 2**31 - 1
+"""Objects a second: what the database's column holds."""
 
 Searchable = Callable[[RootId], Awaitable[int]]
 """How many objects of a root a search finds by now."""
@@ -45,6 +50,7 @@ class Roots:
         audit: Audit,
         sets: GrantSets,
         searchable: Searchable,
+        freshness: Freshness | None = None,
     ) -> None:
         self._database = database
         self._agents = agents
@@ -53,16 +59,29 @@ class Roots:
         self._audit = audit
         self._sets = sets
         self._searchable = searchable
+        self._freshness = freshness
 
     # -------------------------------------------------------------------------------------------------- for people
 
     async def create(self, actor: Actor, new: NewRoot) -> Root:
         """Make a root on a node of one's own.
 
-        Raises BadName, BadInput (the layout cannot be), UnknownNode, NotAllowed, NameTaken, Overlap, NodeOffline,
-        DeadlinePassed, and what its agent says: RootMissing, OverCeiling …
+        Raises as ``planned``, DeadlinePassed, and what its agent says: RootMissing, OverCeiling …
+        """
+        node, config = await self.planned(actor, new)
+        node_id = NodeId(node.id)
+        await self._agents.ask(node_id, lambda request, deadline: CheckRoot(request, deadline, config), deadline_s=DEADLINE_S)
+        await self._make(actor, node, config, new.kind)
+        return await self.show(actor, node.name, new.name)
+
+    async def planned(self, actor: Actor, new: NewRoot) -> tuple[NodeRow, RootConfig]:
+        """Return a root as it would be made, and its node; makes nothing.
+
+        Raises BadName, BadInput (the layout cannot be), UnknownNode, NotAllowed, NameTaken, Overlap, NodeOffline.
         """
         check_name(new.name, "root")
+        check_pace(new.pace)
+        check_hours(new.quiet)
         bucket = check_bucket(new.bucket)
         prefix = check_prefix(new.prefix if not new.prefix or new.prefix.endswith("/") else new.prefix + "/")
         async with self._database.read() as connection:
@@ -84,11 +103,8 @@ class Roots:
         if isinstance(laid, NotLaid):
             raise BadInput(laid.reason, todo=laid.todo)
         _check_free(new.name, Territory(new.name, laid.layout, bucket, prefix), node, there)
-        config = RootConfig(self._chance.new_id(), new.name, bucket, prefix, laid.layout, new.level)
-        node_id = NodeId(node.id)
-        await self._agents.ask(node_id, lambda request, deadline: CheckRoot(request, deadline, config), deadline_s=DEADLINE_S)
-        await self._make(actor, node, config, new.kind)
-        return await self.show(actor, node.name, new.name)
+        config = RootConfig(self._chance.new_id(), new.name, bucket, prefix, laid.layout, new.level, new.pace, new.quiet)
+        return node, config
 
     async def _make(self, actor: Actor, node: NodeRow, config: RootConfig, kind: RootKind) -> None:
         """Write the root down, have the agent take it over, and open it where it is public: all of it or nothing."""
@@ -110,6 +126,8 @@ class Roots:
                         prefix=config.prefix,
                         layout=config.layout,
                         level=config.level,
+                        pace=config.pace,
+                        quiet=config.quiet,
                         now=self._clock.now(),
                     )
                     if kind.managed:
@@ -147,13 +165,17 @@ class Roots:
             mine = await roles.of_person(connection, actor.id)
             listed = await roles.listed(connection)
             found = await rows.everything(connection)
-        return [shown_root(one, listed) for one in found if may_know(actor, one, mine)]
+        return [self._shown(one, listed) for one in found if may_know(actor, one, mine)]
 
     async def show(self, actor: Actor, node: str, root: str) -> Root:
         """Show one root. Raises UnknownRoot."""
         row = await self.find(actor, node, root)
         async with self._database.read() as connection:
-            return shown_root(row, await roles.listed(connection, row.id))
+            return self._shown(row, await roles.listed(connection, row.id))
+
+    def _shown(self, row: RootRow, listed: Mapping[tuple[int, Role], tuple[str, ...]]) -> Root:
+        root = shown_root(row, listed)
+        return root if self._freshness is None else msgspec.structs.replace(root, view=view_of(self._freshness, row))
 
     async def scan(self, actor: Actor, node: str, root: str) -> ScanStatus:
         """Begin to import or reconcile a root. Raises UnknownRoot, NotAllowed, NodeOffline, DeadlinePassed."""
@@ -193,15 +215,25 @@ class Roots:
 
     async def configure(self, node: NodeId) -> None:
         """Tell a node all of its roots. Raises UnknownNode, NodeOffline, DeadlinePassed, and what the agent says."""
-        async with self._database.read() as connection:
+
+        async def look(connection: AsyncConnection) -> tuple[NodeRow | None, tuple[RootConfig, ...]]:
             row = await nodes.by_id(connection, node)
-            if row is None or row.evicted_at is not None:
-                raise UnknownNode("That node is not known any more.")
-            configs = tuple(config_of(one) for one in await rows.of_node(connection, node))
+            return row, tuple(config_of(one) for one in await rows.of_node(connection, node))
+
+        row, configs = await self._database.run_read(look)
+        if row is None or row.evicted_at is not None:
+            raise UnknownNode("That node is not known any more.")
         revision = row.config_revision
         await self._agents.ask(
             node, lambda request, deadline: Configure(request, deadline, revision, configs), deadline_s=DEADLINE_S
         )
+
+
+def check_pace(pace: int) -> int:
+    """Return a pace as it is; raise BadInput for what is none."""
+    if not 0 <= pace <= FASTEST:
+        raise BadInput(f"{pace} is no pace.", todo="Objects per second while scanning; 0 for no limit.")
+    return pace
 
 
 def may_know(actor: Actor, root: RootRow, mine: frozenset[tuple[int, Role]] = frozenset()) -> bool:
@@ -233,7 +265,7 @@ def _isolates(node: NodeRow | RootRow) -> Finding:
 
 def config_of(root: RootRow) -> RootConfig:
     """Return a root as its agent is told of it."""
-    return RootConfig(root.id, root.name, root.bucket, root.prefix, root.layout, root.level, root.pace)
+    return RootConfig(root.id, root.name, root.bucket, root.prefix, root.layout, root.level, root.pace, root.quiet)
 
 
 def shown_root(root: RootRow, listed: Mapping[tuple[int, Role], tuple[str, ...]]) -> Root:
@@ -256,4 +288,6 @@ def shown_root(root: RootRow, listed: Mapping[tuple[int, Role], tuple[str, ...]]
         created_at=root.created_at,
         creators=listed.get((root.id, Role.CREATE), ()),
         managers=listed.get((root.id, Role.MANAGE), ()),
+        pace=root.pace,
+        quiet=root.quiet,
     )

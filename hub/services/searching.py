@@ -21,12 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.db import catalogue
 from hub.db.database import Database
 from hub.db.tables import nodes, roots
+from hub.domain.alarms import is_behind
 from hub.domain.paths import readings
 from hub.services.ports import Actor, Clock, Reach, Readable
 from protocol.api import FacetCount, FileEntry, Hit, Listing, NodeState, NodeView, SearchPage
 from protocol.errors import BadCursor, BadInput, BadMessage, BadName, UnknownPath
 from protocol.identity import from_text, to_text
-from protocol.messages import Health, Progress, ScanState
+from protocol.messages import Health, IndexLevel, Progress, RootActivity, RootState, ScanState
 from protocol.names import NodeId, shown
 from search.engine import Asked, Engine, FacetKind, Sort, Tally
 from search.query import Place, PlaceField, PlaceScope, Query, bind_places, parse, places
@@ -43,18 +44,24 @@ FACETS: Final = {
     "node": FacetKind.ROOT,
     "owner": FacetKind.WORKSPACE,
     "workspace": FacetKind.WORKSPACE,
+    "type": FacetKind.TYPE,
+    "tag": FacetKind.TAG,
 }
 """What a search can count by, and what the engine counts for it."""
+_AS_COUNTED: Final = frozenset({"ext", "type", "tag"})
+"""Facets whose values the engine gives as people know them; those of the others are ids."""
 
 Position = tuple[float | int | str, ...]
 _POSITION: Final = msgspec.msgpack.Decoder(Position)
 _ENCODE: Final = msgspec.msgpack.Encoder()
 _HEALTH: Final = msgspec.msgpack.Decoder(Health)
 _PROGRESS: Final = msgspec.msgpack.Decoder(Progress)
+_UNKNOWN: Final = {str(IndexLevel.NONE), str(IndexLevel.LOCAL)}
+"""Levels at which the hub knows nothing that could be old."""
 
 
 class Watching(Protocol):
-    """How fresh the hub's view of a node is (``gateway.connections``)."""
+    """How fresh the hub's view of nodes and roots is (``services.freshness``)."""
 
     def online(self, node: NodeId) -> bool:
         """Say whether its agent is connected."""
@@ -63,7 +70,16 @@ class Watching(Protocol):
         """Return when it last had nothing left to say, Unix microseconds."""
 
     def health(self, node: NodeId) -> Health | None:
-        """Return the last Health since the hub's start."""
+        """Return the last Health."""
+
+    def heard_at(self, node: NodeId) -> int | None:
+        """Return when it last said how it is, Unix microseconds."""
+
+    def root_age_s(self, node: NodeId, root: int) -> float | None:
+        """Return how old the view of a root is, in seconds; None: never fresh."""
+
+    def state(self, node: NodeId, root: int) -> RootState | None:
+        """Return what the agent last said of a root."""
 
 
 class Searching:
@@ -101,12 +117,13 @@ class Searching:
         prefix = where.prefix + folder
         start = prefix if after is None else _start(prefix, after)
         async with self._database.read() as connection:
-            lines = await catalogue.level(connection, where.id, prefix, start, limit + 1)
+            hidden = where.root_id in await unknown_roots(connection)
+            lines = [] if hidden else await catalogue.level(connection, where.id, prefix, start, limit + 1)
             file = None
-            if rest and rest != folder and not lines and after is None:
+            if rest and rest != folder and not lines and after is None and not hidden:
                 found = await catalogue.stored(connection, [(where.root_id, where.prefix + rest)])
                 file = next((one for one in found.values() if not one.gone and one.workspace_id == where.id), None)
-            views = await self._views(connection, {where.node_id: where.node})
+            views = await self._views(connection, [where])
         base = f"{where.owner}/{where.name}/"
         if file is not None:
             entry = FileEntry(base + rest, file.size, file.mtime // 1000, file.etag)
@@ -153,17 +170,18 @@ class Searching:
         readable = {one.id: one for one in await self._reach.readable(actor)}
         async with self._database.read() as connection:
             query = await self._bound(connection, query, readable.values(), actor)
-            views = await self._views(connection, {one.node_id: one.node for one in readable.values()})
+            views = await self._views(connection, readable.values())
+            hidden = await unknown_roots(connection)
         limit = max(1, min(limit, MAX_LIMIT))
         page = await self._engine.search(
             Asked(
                 query=query,
-                workspaces=frozenset(readable),
+                workspaces=frozenset(one.id for one in readable.values() if one.root_id not in hidden),
                 sort=sort,
                 limit=limit,
                 after=after,
                 facets=frozenset(FACETS[name] for name in wanted),
-                facet_size=FACET_SIZE if set(wanted) <= {"ext"} else _WIDE,
+                facet_size=FACET_SIZE if set(wanted) <= _AS_COUNTED else _WIDE,
             )
         )
         hits = tuple(
@@ -225,24 +243,61 @@ class Searching:
 
     # -------------------------------------------------------------------------------------------------- freshness
 
-    async def _views(self, connection: AsyncConnection, names: dict[NodeId, str]) -> tuple[NodeView, ...]:
-        """Say of each node how old what is known of it is."""
+    async def _views(self, connection: AsyncConnection, about: Iterable[Readable]) -> tuple[NodeView, ...]:
+        """Say of each node how old what is known of it is, and which of the roots asked about are not up to date."""
+        names: dict[NodeId, str] = {}
+        rooms: set[int] = set()
+        for one in about:
+            names[one.node_id] = one.node
+            rooms.add(one.root_id)
         if not names:
             return ()
         last = await connection.execute(select(nodes.c.id, nodes.c.health, nodes.c.seen_at).where(nodes.c.id.in_(names)))
         kept = {row.id: (row.health, row.seen_at) for row in last}
-        scans = await connection.execute(
-            select(roots.c.node_id, roots.c.scan).where(
-                roots.c.node_id.in_(names), roots.c.retired_at.is_(None), roots.c.scan.is_not(None)
-            )
+        found = await connection.execute(
+            select(roots.c.id, roots.c.node_id, roots.c.name, roots.c.level, roots.c.scan, roots.c.drifted_at)
+            .where(roots.c.node_id.in_(names), roots.c.retired_at.is_(None))
+            .order_by(roots.c.name)
         )
-        scanning = {row.node_id for row in scans if _PROGRESS.decode(row.scan).state is ScanState.RUNNING}
+        scanning: set[int] = set()
+        behind: defaultdict[int, list[str]] = defaultdict(list)
+        for row in found:
+            state = self._agents.state(row.node_id, row.id)
+            if self._is_scanned(row.scan, state):
+                scanning.add(row.node_id)
+            if (
+                row.id in rooms
+                and state is not None
+                and is_behind(
+                    online=self._agents.online(row.node_id),
+                    age_s=self._agents.root_age_s(row.node_id, row.id),
+                    activity=state.activity,
+                    drifted=row.drifted_at is not None,
+                    indexed=row.level not in _UNKNOWN,
+                )
+            ):
+                behind[row.node_id].append(f"{names[row.node_id]}/{row.name}")
         return tuple(
-            self._view(node, name, *kept.get(node, (None, None)), scanning=node in scanning)
+            self._view(node, name, *kept.get(node, (None, None)), scanning=node in scanning, behind=tuple(behind[node]))
             for node, name in sorted(names.items(), key=lambda one: one[1])
         )
 
-    def _view(self, node: NodeId, name: str, kept: bytes | None, seen_at: int | None, *, scanning: bool) -> NodeView:
+    @staticmethod
+    def _is_scanned(scan: bytes | None, state: RootState | None) -> bool:
+        if state is not None:
+            return state.activity is RootActivity.SCANNING
+        return scan is not None and _PROGRESS.decode(scan).state is ScanState.RUNNING
+
+    def _view(
+        self,
+        node: NodeId,
+        name: str,
+        kept: bytes | None,
+        seen_at: int | None,
+        *,
+        scanning: bool,
+        behind: tuple[str, ...],
+    ) -> NodeView:
         health = self._agents.health(node) or (None if kept is None else _HEALTH.decode(kept))
         pending = 0 if health is None else health.pending_rows + health.dirty
         fresh = self._agents.fresh_at(node)
@@ -250,7 +305,13 @@ class Searching:
             fresh = seen_at  # from before the hub's start
         age = None if fresh is None else max(self._clock.now() - fresh, 0) / _MICROSECOND
         state = NodeState.ONLINE if self._agents.online(node) else NodeState.OFFLINE
-        return NodeView(name, state, age, pending, scanning)
+        seen = max(seen_at or 0, self._agents.heard_at(node) or 0) or None
+        return NodeView(name, state, age, pending, scanning, behind, seen)
+
+
+async def unknown_roots(connection: AsyncConnection) -> set[int]:
+    """Return the roots of which the hub may know nothing: what it knew before is on its way out (``services.levels``)."""
+    return set(await connection.scalars(select(roots.c.id).where(roots.c.level.in_(_UNKNOWN))))
 
 
 # ---------------------------------------------------------------------------------------------------- pure
@@ -327,7 +388,7 @@ def _facet(name: str, tallies: Sequence[Tally], readable: Iterable[Readable]) ->
                 called[str(one.id)] = f"{one.owner}/{one.name}"
     counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for tally in tallies:
-        both = counts[tally.value if name == "ext" else called[tally.value]]
+        both = counts[tally.value if name in _AS_COUNTED else called[tally.value]]
         both[0] += tally.count
         both[1] += tally.bytes
     ranked = sorted(counts.items(), key=lambda one: (-one[1][0], one[0]))

@@ -23,10 +23,13 @@ from protocol.errors import BadInput, NotSignedIn
 from protocol.names import shown
 
 if TYPE_CHECKING:
+    from hub.metrics import Metrics
     from hub.services.accounts import Accounts
+    from hub.services.alarms import Alarms
     from hub.services.assertions import Assertions
     from hub.services.audit import Audit
     from hub.services.credentials import Issuing
+    from hub.services.details import Details
     from hub.services.enrolment import Enrolment
     from hub.services.groups import Groups
     from hub.services.health import HubHealth
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from hub.services.searching import Searching
     from hub.services.settling import Settling
     from hub.services.sharing import Sharing
+    from hub.services.verifying import Verifying
     from hub.services.why import Explaining
     from hub.services.workspace_changes import WorkspaceChanges
     from hub.services.workspaces import Workspaces
@@ -67,10 +71,14 @@ class Services:
     issuing: Issuing
     assertions: Assertions
     searching: Searching
+    details: Details
     audit: Audit
     quotas: Quotas
     explaining: Explaining
     history: History
+    verifying: Verifying
+    alarms: Alarms
+    metrics: Metrics
     proxy_hops: int = 0
     """How many reverse proxies stand in front whose X-Forwarded-For is believed."""
 

@@ -9,7 +9,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import Listing, SearchPage
+from protocol.api import FileDetails, Listing, SearchPage, Unreadable
 from search.engine import Sort
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
@@ -27,6 +27,18 @@ class FileRoutes(Controller):
         """List one level of a workspace: its folders and files."""
         return await request.services.searching.files(request.actor, path, after, limit)
 
+    @get("/file", operation_id="file", responses=problems(400, 401, 403, 404))
+    async def file(self, request: Call, path: FromQuery[str]) -> FileDetails:
+        """Show one file, with what was read out of it."""
+        return await request.services.details.file(request.actor, path)
+
+    @get("/unreadable", operation_id="unreadable", responses=problems(400, 401, 403, 404))
+    async def unreadable(
+        self, request: Call, node: FromQuery[str], root: FromQuery[str], after: FromQuery[str] = "", limit: Limit = 200
+    ) -> list[Unreadable]:
+        """List files of a root that could not be read, and why; for whoever may change the root."""
+        return await request.services.details.unreadable(request.actor, node, root, after, limit)
+
     @get("/search", operation_id="search", responses=problems(400, 401))
     async def search(
         self,
@@ -40,4 +52,6 @@ class FileRoutes(Controller):
     ) -> SearchPage:
         """Search everything this person may read. ``facets`` is a list with commas of what to count by."""
         wanted = tuple(part for part in facets.split(",") if part)
-        return await request.services.searching.search(request.actor, q=q, sort=sort, limit=limit, cursor=cursor, facets=wanted)
+        page = await request.services.searching.search(request.actor, q=q, sort=sort, limit=limit, cursor=cursor, facets=wanted)
+        request.services.metrics.searched(page.took_ms / 1000)
+        return page

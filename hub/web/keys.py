@@ -18,7 +18,9 @@ class KeyRoutes(Controller):
     @post("/credentials", operation_id="credentials", responses=problems(202, 400, 401, 403, 404, 409, 413, 429, 502))
     async def credentials(self, request: Call, data: JSONBody[NewCredentials]) -> Credentials:
         """Mint one key per node that the asked paths lie on."""
-        return await request.services.issuing.issue(request.actor, data)
+        issued = await request.services.issuing.issue(request.actor, data)
+        request.services.metrics.minted(len(issued.keys))
+        return issued
 
     @post("/assertions", operation_id="issueAssertion", responses=problems(202, 400, 401, 403, 404, 409, 429, 502))
     async def assertion(self, request: Call, data: JSONBody[NewAssertion]) -> AssertionIssued:

@@ -7,7 +7,7 @@ from litestar.params import FromPath, JSONBody
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import Confirmed, Invitation, NewInvitation, Node
+from protocol.api import Alarm, Confirmed, Invitation, NewInvitation, Node
 
 
 class NodeRoutes(Controller):
@@ -29,6 +29,11 @@ class NodeRoutes(Controller):
     async def node(self, request: Call, node: FromPath[str]) -> Node:
         """Show one node."""
         return await request.services.enrolment.node(request.actor, node)
+
+    @get("/alarms", operation_id="alarms", responses=problems(401))
+    async def alarms(self, request: Call) -> list[Alarm]:
+        """List what is wrong with the nodes one owns; for an administrator with all."""
+        return await request.services.alarms.alarms(request.actor)
 
     @delete("/nodes/{node:str}", operation_id="evict", responses=problems(400, 401, 403, 404))
     async def evict(self, request: Call, node: FromPath[str]) -> None:

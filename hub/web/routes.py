@@ -16,6 +16,7 @@ from hub.web.groups import GroupRoutes
 from hub.web.keys import KeyRoutes
 from hub.web.nodes import NodeRoutes
 from hub.web.openapi import BASE, document
+from hub.web.proofs import ProofRoutes
 from hub.web.quotas import QuotaRoutes
 from hub.web.requests import RequestRoutes
 from hub.web.roots import RootRoutes
@@ -41,6 +42,7 @@ def people_routes() -> Router:
         AccountRoutes,
         NodeRoutes,
         RootRoutes,
+        ProofRoutes,
         WorkspaceRoutes,
         ShareRoutes,
         GroupRoutes,

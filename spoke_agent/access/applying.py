@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from protocol.errors import BadMessage, Conflict, DiskFull, NotAllowed, OverCeiling, Pending, Problem, WioError, error_of
+from protocol.errors import BadMessage, Conflict, NotAllowed, OverCeiling, Pending, Problem, WioError, error_of
 from protocol.grants import Grant, GrantSet, SignedGrantSet, SubjectKind, content_hash, open_set
 from protocol.messages import GrantsApplied, GrantsRefused, Refusal, SetGrants, WireProof
 from spoke_agent.access.principals import Chance, Principal, Principals, holders_of, new_holder
@@ -87,7 +87,7 @@ class Applying:
         if grant_set.subject.kind is SubjectKind.EVERYONE and grant_set.subject.id != 0:
             raise BadMessage("A grant set for everyone has an id.")
         async with principals.lock(grant_set.subject):
-            await principals.heard()
+            await _quietly(principals.heard())  # whatever keeps it from being written down must not keep a revocation waiting
             return await self._set_grants(request, grant_set)
 
     async def _set_grants(self, request: SetGrants, grant_set: GrantSet) -> GrantsApplied | GrantsRefused:
@@ -120,13 +120,13 @@ class Applying:
         return GrantsApplied(request.request, grant_set.subject, grant_set.epoch, changed.at, keys, proofs)
 
     async def _keep(self, signed: SignedGrantSet, grant_set: GrantSet, verdict: Verdict, known: Principal | None) -> None:
-        """Write a set down. Where there is no room for that, whatever it takes away is taken away all the same."""
+        """Write a set down. Where that cannot be done, whatever it takes away is taken away all the same."""
         try:
             if verdict is Verdict.NEWER:
                 await self._principals.accept(signed, grant_set, None)
             elif verdict is Verdict.DIFFERENT and known is not None and known.other is None:
                 await self._principals.accept(known.record.signed, known.grant_set, (signed, grant_set))
-        except DiskFull:
+        except WioError:
             if known is not None:
                 known.accept(known.record, known.grant_set, grant_set)
                 await _quietly(self.agree(known))

@@ -13,8 +13,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from protocol.errors import BadName, BadSetting, OverCeiling
+from protocol.errors import BadInput, BadName, BadSetting, OverCeiling
 from protocol.grants import Grant, Permission, Subject, SubjectKind
+from protocol.hours import minutes
 from protocol.messages import IndexLevel, Refusal, RootConfig
 from protocol.names import SEPARATOR, Layout, check_bucket, check_name, check_prefix, shown
 from spoke_agent.access.reach import narrower
@@ -50,6 +51,13 @@ longest_lease_s = 2592000
 
 # The most the hub may know of your files: "none", "names", "metadata" or "content".
 highest_index_level = "content"
+
+# How many objects a second may be listed at most while a root is scanned: 0 for no limit. A slower pace of a root's own holds.
+highest_pace = 0
+
+# Hours of this machine's day in which nothing is scanned, beside those of each root. Changes that are reported still count,
+# and what you ask for here, or a person at the hub by name, runs anyway.
+# quiet_hours = ["08:00-18:00"]
 """
 
 _LEVELS: Final = {
@@ -73,6 +81,8 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longest_lease_s: Life = 30 * DAY_S
     people: tuple[str, ...] | None = None
     highest_index_level: IndexLevel = IndexLevel.CONTENT
+    highest_pace: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] = 0
+    quiet_hours: tuple[str, ...] | None = None
 
     @property
     def highest(self) -> Permission:
@@ -115,19 +125,24 @@ def parse(text: str) -> Ceiling:
         raise wrong("highest_permission", "highest_permission is read or write")
     if ceiling.highest_index_level is IndexLevel.LOCAL:
         raise wrong("highest_index_level", "highest_index_level is none, names, metadata or content")
-    setting = "places"
-    try:
-        for place in ceiling.places or ():
-            bucket, _, prefix = place.partition("/")
-            check_bucket(bucket)
-            check_prefix(prefix)
-        setting = "people"
-        for name in ceiling.people or ():
-            if name != EVERYBODY:
-                check_name(name, "user")
-    except BadName as error:
-        raise wrong(setting, error.message, error.todo) from error
+    for setting, check in (("places", _check_place), ("people", _check_person), ("quiet_hours", minutes)):
+        try:
+            for one in getattr(ceiling, setting) or ():
+                check(one)
+        except (BadName, BadInput) as error:
+            raise wrong(setting, error.message, error.todo) from error
     return ceiling
+
+
+def _check_place(place: str) -> None:
+    bucket, _, prefix = place.partition("/")
+    check_bucket(bucket)
+    check_prefix(prefix)
+
+
+def _check_person(name: str) -> None:
+    if name != EVERYBODY:
+        check_name(name, "user")
 
 
 _FIELD = re.compile(r"`(?:\$\.)?([^`$.\[]+)(?:\[[^`]*)?`$")
@@ -176,7 +191,22 @@ def _meanings(ceiling: Ceiling) -> dict[str, str]:
         "longest_lease_s": f"Without a word from the hub access ends after {_span(ceiling.longest_lease_s)} at the latest.",
         "people": "Everybody the hub knows can be let in." if ceiling.people is None else f"Only {named} can be let in.{shut}",
         "highest_index_level": f"The hub may know {_KNOWS[ceiling.highest_index_level]}.",
+        "highest_pace": _pace_means(ceiling),
+        "quiet_hours": _hours_mean(ceiling),
     }
+
+
+def _pace_means(ceiling: Ceiling) -> str:
+    if not ceiling.highest_pace:
+        return "Scans go as fast as their root's own pace, or the storage server, allows."
+    return f"Scans list {ceiling.highest_pace:,} objects a second at most, or fewer where a root asks for that."
+
+
+def _hours_mean(ceiling: Ceiling) -> str:
+    if not ceiling.quiet_hours:
+        return "Scans rest in the quiet hours of their root only."
+    hours = " and ".join(ceiling.quiet_hours)
+    return f"No scan runs {hours} by this machine's clock, nor in its root's own quiet hours, unless somebody asks for it."
 
 
 _KNOWS: Final = {
@@ -209,6 +239,10 @@ def sentences(ceiling: Ceiling) -> tuple[str, ...]:
         said.append(f"Only for {_words(ceiling.people)}.")
     if ceiling.highest_index_level is not IndexLevel.CONTENT:
         said.append(f"The hub may know at most {ceiling.highest_index_level} of the files.")
+    if ceiling.highest_pace:
+        said.append(f"Scans list at most {ceiling.highest_pace} objects a second.")
+    if ceiling.quiet_hours:
+        said.append(f"No scan runs {' and '.join(ceiling.quiet_hours)} by the node's clock, unless a person asks for it.")
     return tuple(sentence[:500] for sentence in said)
 
 

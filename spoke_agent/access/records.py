@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from protocol.errors import BadSetting, DiskFull, Internal
+from protocol.errors import BadSetting, DiskFull, Internal, Unreachable
 from protocol.grants import SignedGrantSet, Subject, SubjectKind
 from spoke_agent.storage.node import Holder, HolderKind
 
@@ -254,7 +254,7 @@ def _keys(connection: sqlite3.Connection, now: int) -> list[KeyRecord]:
     return [KeyRecord(name, subject, issued, expires, bool(narrowed)) for name, subject, issued, expires, narrowed in found]
 
 
-def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Internal:
+def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Unreachable | Internal:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     if primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
@@ -267,5 +267,9 @@ def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Inter
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return BadSetting(
             f"The agent's record of grants {path} cannot be written: {error}.", todo="Check who owns that folder."
+        )
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return Unreachable(
+            f"The agent's record of grants {path} is held by another program.", todo="It is tried again; see what has it open."
         )
     return Internal(f"The agent's record of grants {path} failed: {error}.")

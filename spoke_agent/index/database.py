@@ -1,4 +1,4 @@
-"""One SQLite file, one thread that alone touches it. The event loop hands over whole transactions and awaits them.
+"""One SQLite file, one thread that alone writes to it. The event loop hands over whole transactions and awaits them.
 
 Transactions run in the order in which they were handed over: what is decided in the event loop before ``run`` is called
 therefore holds when the transaction runs. WAL with ``synchronous=FULL``: what a transaction wrote survives a power cut.
@@ -7,17 +7,18 @@ therefore holds when the transaction runs. WAL with ``synchronous=FULL``: what a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from protocol.errors import BadSetting, DiskFull, Internal
+from protocol.errors import BadSetting, DiskFull, Internal, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -49,7 +50,7 @@ CREATE TABLE root (
     objects INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     digest INTEGER NOT NULL,        -- protocol.digest
-    scanned_at INTEGER,             -- Unix microseconds of the last completed scan of this generation
+    scanned_at INTEGER,             -- when the last completed scan of this generation began, Unix microseconds
     scan_started_at INTEGER,        -- of the scan that runs or was cut off
     scan_objects INTEGER NOT NULL,
     scan_bytes INTEGER NOT NULL,
@@ -69,6 +70,50 @@ CREATE TABLE configuration (
 );
 """
 
+READING: Final = """
+CREATE TABLE unread (               -- objects that must be looked into, or told of again
+    root INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    hinted INTEGER NOT NULL,        -- somebody reported it: its tags may be others even where its content is the same
+    asked INTEGER NOT NULL,         -- how often it was put here since it was last done
+    PRIMARY KEY (root, key)
+) WITHOUT ROWID;
+CREATE INDEX unread_hinted ON unread (root, hinted, key);
+CREATE TABLE read_fields (          -- what was read out of objects, where that is anything
+    id INTEGER PRIMARY KEY,
+    root INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL,          -- of the content that was read
+    mtime INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    level TEXT NOT NULL,            -- the index level it was read for
+    kind TEXT NOT NULL,
+    version TEXT NOT NULL,          -- of that kind's extractor
+    problem INTEGER NOT NULL,
+    said INTEGER NOT NULL,          -- reading.saying when it went into the journal; 0 and -1: the object is gone
+    body BLOB NOT NULL,             -- protocol.fields, packed
+    UNIQUE (root, key)
+);
+CREATE INDEX read_fields_content ON read_fields (root, size, etag);
+CREATE INDEX read_fields_said ON read_fields (root, said);
+CREATE INDEX read_fields_problem ON read_fields (root) WHERE problem = 1;
+CREATE TABLE reading (              -- roots of which anything is read, or was
+    root INTEGER PRIMARY KEY,
+    unread INTEGER NOT NULL,        -- rows of unread
+    saying INTEGER NOT NULL,        -- how often all of it had to be said
+    position TEXT,                  -- where the root is gone through as a whole: up to and with this key; NULL: it is not
+    swept INTEGER NOT NULL,
+    abilities TEXT NOT NULL         -- what could be read here when it was last gone through
+);
+CREATE TRIGGER unread_more AFTER INSERT ON unread BEGIN
+    UPDATE reading SET unread = unread + 1 WHERE root = NEW.root;
+END;
+CREATE TRIGGER unread_fewer AFTER DELETE ON unread BEGIN
+    UPDATE reading SET unread = unread - 1 WHERE root = OLD.root;
+END;
+"""
+"""Since version 2."""
+
 
 class Database:
     """The file, and its thread. ``path`` may be ``:memory:`` in tests."""
@@ -76,7 +121,9 @@ class Database:
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wio-index")
+        self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wio-index-look")
         self._connection: sqlite3.Connection | None = None
+        self._view: sqlite3.Connection | None = None
 
     async def open(self) -> None:
         """Open the file, and make its tables if it is new. Raises BadSetting for a file that is not ours."""
@@ -85,11 +132,38 @@ class Database:
     async def close(self) -> None:
         """Finish what was handed over, then close the file."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        if (view := self._view) is not None:
+            view.interrupt()
+        await asyncio.to_thread(self._looking.shutdown)
         self._thread.shutdown(wait=True)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` as one transaction: all of it is written, or none. Raises DiskFull, Internal, or what work raises."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work``, which reads for long and writes nothing, on one view of the file, beside what others write.
+
+        In memory there is nothing to be beside of: there it is ``run``. Raises as ``run``.
+        """
+        if self._path == ":memory:":
+            return await self.run(work)
+        return await asyncio.get_running_loop().run_in_executor(self._looking, self._look, work)
+
+    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            raise Internal("The agent's index is closed.")
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, isolation_level=None, timeout=5)) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("BEGIN")
+                self._view = connection
+                try:
+                    return work(connection)
+                finally:
+                    self._view = None
+        except sqlite3.Error as error:
+            raise _explained(error, self._path) from error
 
     def _open(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -100,12 +174,14 @@ class Database:
             connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+                connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{READING}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            elif version == 1:
+                connection.executescript(f"BEGIN IMMEDIATE;{READING}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
             raise _explained(error, self._path) from error
-        if version not in {0, SCHEMA_VERSION}:
+        if version not in {0, 1, SCHEMA_VERSION}:
             connection.close()
             raise BadSetting(
                 f"{self._path} was written by another version of wio-agent: layout {version}, not {SCHEMA_VERSION}.",
@@ -136,7 +212,7 @@ class Database:
         return result
 
 
-def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Internal:
+def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Unreachable | Internal:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     if primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
@@ -149,5 +225,9 @@ def _explained(error: sqlite3.Error, path: str) -> DiskFull | BadSetting | Inter
     if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return BadSetting(
             f"The agent's index {path} cannot be opened for writing: {error}.", todo="Check who owns that folder."
+        )
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return Unreachable(
+            f"The agent's index {path} is held by another program.", todo="It is tried again; see what has it open."
         )
     return Internal(f"The agent's index {path} failed: {error}.")

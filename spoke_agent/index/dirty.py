@@ -23,6 +23,8 @@ class Mark(msgspec.Struct, frozen=True):
     actor: str = ""
     hinted: bool = True
     """Somebody said it changed; False where the agent only wants to look again."""
+    asked: bool = False
+    """The hub asked about it, and hears what is there even where nothing is and nothing was known."""
 
 
 class Dirty:
@@ -38,12 +40,20 @@ class Dirty:
     def __len__(self) -> int:
         return len(self._keys) + len(self._folders) + len(self._roots)
 
+    def places(self) -> Counter[int]:
+        """Return how many marks each root has."""
+        found = Counter(root for root, _ in self._keys)
+        found.update(root for root, _ in self._folders)
+        found.update(self._roots)
+        return found
+
     def mark_key(self, mark: Mark) -> None:
         """Mark a key; where it is marked already, a known actor is kept."""
         place = (mark.root, mark.key)
         before = self._keys.get(place)
         if before is not None:
-            mark = Mark(mark.root, mark.key, mark.actor or before.actor, mark.hinted or before.hinted)
+            both = mark.hinted or before.hinted, mark.asked or before.asked
+            mark = Mark(mark.root, mark.key, mark.actor or before.actor, *both)
         self._keys[place] = mark
         if len(self._keys) > self._max_keys:
             self._coarsen_keys()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -48,7 +49,8 @@ class Feed:
         self._pause = pause
         self._wake = asyncio.Event()
         self._wake_folders = asyncio.Event()
-        self._looking = 0
+        self._looking: Counter[int] = Counter()
+        self._listing: Counter[int] = Counter()
         self.dirty = Dirty()
         self.problem: WioError | None = None
         """Why looking does not work at the moment."""
@@ -56,7 +58,11 @@ class Feed:
     @property
     def backlog(self) -> int:
         """Marks not yet looked at."""
-        return len(self.dirty) + self._looking
+        return len(self.dirty) + self._looking.total() + self._listing.total()
+
+    def places(self) -> Counter[int]:
+        """Return how many marks of each root are not yet looked at."""
+        return self.dirty.places() + self._looking + self._listing
 
     def hint(self, hint: Hint) -> None:
         """Take a hint; one about a root that is not indexed here is forgotten."""
@@ -94,13 +100,13 @@ class Feed:
         if not marks:
             return False
         left = {root: [mark for mark in marks if mark.root == root] for root in dict.fromkeys(mark.root for mark in marks)}
-        self._looking = len(marks)
+        self._looking = Counter(mark.root for mark in marks)
         try:
             await self._ledger.room()
             for root in list(left):
                 await self._look(root, left.pop(root))
         finally:
-            self._looking = 0
+            self._looking = Counter()
             for mark in itertools.chain.from_iterable(left.values()):
                 self.mark(mark)
         return True
@@ -127,7 +133,7 @@ class Feed:
 
     async def _fold_crowds(self) -> None:
         for root, folder, marked in self.dirty.crowded(CROWD):
-            if self._schedule.waiting(root):
+            if self._schedule.waiting(root) and not self._schedule.held(root):
                 continue
             limit = marked * LISTED_PER_LOOK
             if await self._ledger.count_below(root, folder, limit) < limit:
@@ -142,6 +148,7 @@ class Feed:
         root, prefix = place
         if not self._is_ours(root):
             return True
+        self._listing[root] += 1
         try:
             await self._scanner.scan_folder(root, prefix)
         except (RootMissing, UnknownRoot):
@@ -156,6 +163,8 @@ class Feed:
         except BaseException:
             self.dirty.mark_folder(root, prefix)
             raise
+        finally:
+            self._listing = Counter()
         return True
 
     # -------------------------------------------------------------------------------------------------- loops

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from protocol.digest import EMPTY_RUN, run_on
-from protocol.messages import Cursor, Row
+from protocol.messages import Change, Cursor, Row
 
 CHUNK_ROWS: Final = 1000
 CHUNK_BYTES: Final = 400_000
@@ -243,8 +243,31 @@ def agree(connection: sqlite3.Connection, cursor: Cursor) -> Agreement:
     return Agreement.NEW_GENERATION
 
 
+def _coalesced(rows: Sequence[Row]) -> list[Row]:
+    """Keep the last row that says what a key holds, and behind it the last one with what was read out of just that."""
+    last: dict[tuple[int, str], int] = {}
+    fields: dict[tuple[int, str], int] = {}
+    for number, row in enumerate(rows):
+        place = row.root, row.key
+        if row.change is not Change.FIELDS:
+            last[place] = number
+            before = fields.get(place)
+            if before is not None and (row.change is Change.DELETE or _content(rows[before]) != _content(row)):
+                del fields[place]
+        else:
+            fields[place] = number
+    kept = [(number, 0, number) for number in last.values()]
+    # Fields say nothing of a key before the row that puts it: they follow it, wherever they stood.
+    kept += [(max(number, last.get(place, number)), 1, number) for place, number in fields.items()]
+    return [rows[number] for _, _, number in sorted(kept)]
+
+
+def _content(row: Row) -> tuple[int, int, str]:
+    return row.size, row.mtime, row.etag
+
+
 def coalesce(connection: sqlite3.Connection) -> int:
-    """Of the rows never offered, keep only the last of each key; return how many rows that saved.
+    """Of the rows never offered, keep only the last of each key (``_coalesced``); return how many rows that saved.
 
     Rows that may have been sent keep their numbers: the hub's cursor speaks of them.
     """
@@ -252,8 +275,7 @@ def coalesce(connection: sqlite3.Connection) -> int:
     start = min(max(now.offered, now.acknowledged), now.sequence)
     chunks = list(_chunks(connection, start)) if start < now.sequence else []
     rows = [row for chunk in chunks for row in chunk.rows][start - chunks[0].first if chunks else 0 :]
-    last = {(row.root, row.key): number for number, row in enumerate(rows)}
-    kept = [row for number, row in enumerate(rows) if last[row.root, row.key] == number]
+    kept = _coalesced(rows)
     if len(kept) == len(rows):
         return 0
     running = running_at(connection, start)

@@ -7,20 +7,23 @@ written and it may be tried again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from protocol.errors import Problem, UnknownRoot, WioError
-from protocol.messages import MAX_ROWS, Cursor, IndexLevel, RootConfig, Row
+from protocol.fields import Fields
+from protocol.messages import MAX_ROWS, Change, Cursor, IndexLevel, KeyRange, RootConfig, Row
 from protocol.names import Layout
-from spoke_agent.index import journal, snapshot
+from spoke_agent.index import journal, readout, snapshot
 from spoke_agent.index.database import Database
 from spoke_agent.index.journal import Agreement, Batch, Head
 from spoke_agent.index.looks import Look, Looks
+from spoke_agent.index.readout import Plan, Unread, is_read
 from spoke_agent.index.snapshot import Known, Totals
 from spoke_agent.index.spans import Span
 from spoke_agent.storage.node import Entry
@@ -34,6 +37,7 @@ KNOWN_AT_ONCE: Final = 20_000
 BATCH_BYTES: Final = 800_000
 """Bytes of rows in one batch, so that the frame stays under protocol.messages.MAX_FRAME."""
 
+_log: Final = logging.getLogger(__name__)
 _ENCODE = msgspec.msgpack.Encoder()
 _CONFIG = msgspec.msgpack.Decoder(RootConfig)
 _PROBLEM = msgspec.msgpack.Decoder(Problem)
@@ -52,6 +56,15 @@ class Seen(msgspec.Struct, frozen=True):
     actor: int = 0
     always: bool = False
     """Make a row even where it looks as before (see ``snapshot.difference``)."""
+    asked: bool = False
+    """Make a row whatever is there, and was."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in the journal: behind ``sequence`` rows of ``generation``."""
+
+    generation: int
+    sequence: int
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -114,6 +127,8 @@ class Ledger:
         self.looks = Looks()
         self.changed = asyncio.Event()
         """Set whenever there is something new to send; whoever sends clears it."""
+        self.unread = asyncio.Event()
+        """Set whenever there may be something new to read out of objects; whoever reads clears it."""
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -122,7 +137,10 @@ class Ledger:
         await self._database.open()
 
         def work(connection: sqlite3.Connection) -> list[RootConfig]:
-            return [_CONFIG.decode(body) for (body,) in connection.execute("SELECT config FROM root")]
+            found = [_CONFIG.decode(body) for (body,) in connection.execute("SELECT config FROM root").fetchall()]
+            for config in found:
+                readout.configure(connection, config, config)  # for a file that an older version wrote
+            return found
 
         self._roots = {config.root: config for config in await self._run(work)}
 
@@ -142,6 +160,7 @@ class Ledger:
             self._room.clear()
         if (now.generation, now.sequence) != (before.generation, before.sequence):
             self.changed.set()
+            self.unread.set()
         return result
 
     @property
@@ -198,6 +217,7 @@ class Ledger:
         kept = await self._run(work)
         if kept:
             self._roots = {config.root: config for config in roots}
+            self.unread.set()
         return kept
 
     def configs(self) -> list[RootConfig]:
@@ -318,8 +338,8 @@ class Ledger:
 
         await self._run(work)
 
-    async def finish_scan(self, root: int, generation: int, at: int) -> Standing:
-        """Note that every span of a scan is done. Raises Superseded."""
+    async def finish_scan(self, root: int, generation: int) -> Standing:
+        """Note that every span of a scan is done: all is known up to when it began. Raises Superseded."""
 
         def work(connection: sqlite3.Connection) -> Standing:
             left = connection.execute("SELECT 1 FROM span WHERE root = ?", (root,)).fetchone()
@@ -327,7 +347,7 @@ class Ledger:
             begun = connection.execute("SELECT scan_started_at FROM root WHERE root = ?", (root,)).fetchone()
             if left is not None or begun is None or begun[0] is None or journal.head(connection).generation != generation:
                 raise Superseded
-            connection.execute("UPDATE root SET scanned_at = ?, problem = NULL WHERE root = ?", (at, root))
+            connection.execute("UPDATE root SET scanned_at = scan_started_at, problem = NULL WHERE root = ?", (root,))
             found = _standings(connection, [root])
             if not found:
                 raise Superseded
@@ -363,18 +383,109 @@ class Ledger:
         """Return what is known of one key."""
         return (await self._run(lambda connection: snapshot.known_at(connection, root, [key]))).get(key)
 
-    async def recount(self, root: int) -> tuple[Totals, Totals, int]:
+    async def recount(self, root: int) -> tuple[Totals, Totals, Position]:
         """Return a root's totals as they are kept, the same worked out again from every row, and the journal's position.
 
-        One pass in one transaction, 7 to 14 s per million objects (measured), in which nothing else is written.
+        One pass over one view of the file, 4 to 14 s per million objects (measured), while which others write.
         """
 
-        def work(connection: sqlite3.Connection) -> tuple[Totals, Totals, int]:
-            kept, recounted = snapshot.totals(connection, root), snapshot.recount(connection, root)
-            return kept, recounted, journal.head(connection).sequence
+        def work(connection: sqlite3.Connection) -> tuple[Totals, Totals, Position]:
+            return snapshot.totals(connection, root), snapshot.recount(connection, root), _position(connection)
+
+        self.config(root)
+        return await self._database.look(work)
+
+    async def sums(self, root: int, ranges: Sequence[KeyRange]) -> tuple[list[Totals], Position]:
+        """Add these parts of a root up, from every row, at one journal position; as ``recount`` otherwise.
+
+        Where they are all of the root, in order, this is a recount: totals that were kept wrong are put right.
+        """
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Totals], Totals, Position]:
+            sums = [snapshot.recount(connection, root, one.low, one.high) for one in ranges]
+            return sums, snapshot.totals(connection, root), _position(connection)
+
+        self.config(root)
+        sums, kept, position = await self._database.look(work)
+        if _whole(ranges):
+            recounted = snapshot.added(sums)
+            if recounted != kept:
+                _log.error("Totals of root %d were kept wrong (%s, not %s): put right.", root, kept, recounted)
+                await self._run(lambda connection: snapshot.mend_totals(connection, root, kept, recounted))
+        return sums, position
+
+    async def repeat(self, root: int, part: KeyRange, limit: int) -> str | None:
+        """Write rows that say again what is known of part of a root; return the last key, None where that is the end."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            known = snapshot.known_between(connection, root, Span("", part.low, part.high), limit)
+            journal.append(connection, [Row(Change.PUT, root, key, *content) for key, content in known.items()])
+            return max(known) if len(known) == limit else None
 
         self.config(root)
         return await self._run(work)
+
+    # -------------------------------------------------------------------------------------------------- reading
+
+    def read(self) -> dict[int, RootConfig]:
+        """Return the roots whose objects are read, by id."""
+        return {root: config for root, config in self._roots.items() if is_read(config)}
+
+    async def able(self, versions: str) -> None:
+        """Say which extractors there are, with their versions: what others have read is looked at again, in pieces."""
+        await self._run(lambda connection: readout.able(connection, versions))
+
+    async def plan_reading(self, versions: str, *, bulk: Iterable[int], limit: int) -> Plan:
+        """Return what is to be read next, at most ``limit`` objects; tell the hub of what is known already.
+
+        Objects that nobody reported are read only in the roots of ``bulk``.
+        """
+        configs, wanted = self.read(), list(bulk)
+
+        def work(connection: sqlite3.Connection) -> Plan:
+            plan, rows = readout.plan(connection, configs, versions, bulk=wanted, limit=limit)
+            journal.append(connection, rows)
+            return plan
+
+        return await self._run(work)
+
+    async def keep_read(self, found: Sequence[tuple[Unread, Fields]], versions: str) -> None:
+        """Keep what was read out of objects, and tell the hub, in one transaction. What is not wanted any more is left out."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            # As it is kept, not as it was when the reading began.
+            configs = {root: _CONFIG.decode(body) for root, body in connection.execute("SELECT root, config FROM root")}
+            made = [
+                readout.keep(connection, item, configs[item.root], fields, versions)
+                for item, fields in found
+                if item.root in configs
+            ]
+            journal.append(connection, [row for row in made if row is not None])
+
+        await self._run(work)
+
+    async def let_go(self, items: Sequence[Unread]) -> None:
+        """Take objects off the list that are not what they were; they come back with their next look."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for item in items:
+                readout.let_go(connection, item)
+
+        await self._run(work)
+
+    async def tidy_reading(self) -> bool:
+        """Drop some of what was read and belongs to nothing any more; True where there is more of it.
+
+        With a minute or more between calls: only then are objects recognised that have moved meanwhile.
+        """
+        configs = self.read()
+        return await self._run(lambda connection: readout.tidy(connection, configs))
+
+    async def reading_state(self) -> dict[int, tuple[int, int]]:
+        """Return of every root that is read how many objects are still to be read, and how many could not be; about."""
+        configs = self.read()
+        found = await self._run(readout.state)
+        return {root: found.get(root, (0, 0)) for root in configs}
 
     # -------------------------------------------------------------------------------------------------- the hub
 
@@ -392,6 +503,7 @@ class Ledger:
             if agreement is Agreement.FROM_START:
                 return 0, False
             journal.begin(connection, max(journal.head(connection).generation, cursor.generation) + 1)
+            readout.begin(connection)
             connection.execute("DELETE FROM object")
             connection.execute("DELETE FROM span")
             connection.execute("UPDATE root SET objects = 0, bytes = 0, digest = 0, scanned_at = NULL, scan_started_at = NULL")
@@ -420,6 +532,17 @@ class Ledger:
         return await self._run(work)
 
 
+def _position(connection: sqlite3.Connection) -> Position:
+    now = journal.head(connection)
+    return Position(now.generation, now.sequence)
+
+
+def _whole(ranges: Sequence[KeyRange]) -> bool:
+    """Say whether ranges, one after the other, hold every key once."""
+    highs = ["", *(one.high for one in ranges)]
+    return highs[-1] is None and all(one.low == high for one, high in zip(ranges, highs, strict=False))
+
+
 def is_indexed(config: RootConfig) -> bool:
     """Say whether the hub may know this root's objects. A ``local`` index stays on the node."""
     return config.level not in {IndexLevel.NONE, IndexLevel.LOCAL}
@@ -440,6 +563,7 @@ def _keep_config(connection: sqlite3.Connection, config: RootConfig, before: Roo
         "ON CONFLICT (root) DO UPDATE SET config = excluded.config",
         (config.root, _ENCODE.encode(config)),
     )
+    readout.configure(connection, config, before)
     if before is None:
         return
     if _location(before) != _location(config):
@@ -468,7 +592,8 @@ def _take_in(connection: sqlite3.Connection, root: int, seen: Sequence[Seen], *,
     found = [one.entry for one in seen if one.entry is not None]
     gone = [one.key for one in seen if one.entry is None]
     actors = {one.key: one.actor for one in seen if one.actor}
-    _change(connection, root, known, found, gone, actors=actors, always=always)
+    asked = {one.key for one in seen if one.asked}
+    _change(connection, root, known, found, gone, actors=actors, always=always, asked=asked)
 
 
 def _change(
@@ -480,17 +605,24 @@ def _change(
     *,
     actors: dict[str, int] | None = None,
     always: bool = False,
+    asked: Collection[str] = (),
 ) -> None:
     """Work out what changes, and write it to snapshot, totals and journal. Nothing for a root the hub may not know."""
-    config = connection.execute("SELECT config FROM root WHERE root = ?", (root,)).fetchone()
-    if config is None or not is_indexed(_CONFIG.decode(config[0])):
+    found_config = connection.execute("SELECT config FROM root WHERE root = ?", (root,)).fetchone()
+    if found_config is None:
         return
-    made = snapshot.difference(root, snapshot.totals(connection, root), known, found, gone, actors=actors, always=always)
+    config = _CONFIG.decode(found_config[0])
+    if not is_indexed(config):
+        return
+    totals = snapshot.totals(connection, root)
+    made = snapshot.difference(root, totals, known, found, gone, actors=actors, always=always, asked=asked)
     rows: tuple[Row, ...] = made.rows
     if rows:
         snapshot.write(connection, rows)
         snapshot.keep_totals(connection, root, made.totals)
         journal.append(connection, rows)
+        if is_read(config):
+            readout.follow(connection, root, rows, hinted=always)
 
 
 def _judge(known: dict[str, Known], entries: Sequence[Entry], keys: frozenset[str], spans: tuple[Span, ...]) -> Listed:

@@ -64,19 +64,26 @@ class Scanner:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         report: Callable[[Progress], None] = lambda _: None,
         doubt: Callable[[Mark], None] = lambda _: None,
+        pace: Callable[[RootConfig], int] = lambda config: config.pace,
+        held: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """``clock`` gives Unix microseconds; ``doubt`` takes keys that should be looked at again."""
+        """``clock`` gives Unix microseconds; ``doubt`` takes keys that should be looked at again.
+
+        ``pace`` says how many objects a second a root may be scanned with, ``held`` whether a scan of it has to stop now.
+        """
         self._node = node
         self._ledger = ledger
         self._clock = clock
         self._pause = pause
         self._report = report
         self._doubt = doubt
+        self._pace_of = pace
+        self._held = held
 
     async def scan_root(self, root: int) -> Standing:
         """Scan a whole root, or go on where the last scan of it was cut off.
 
-        Raises RootMissing, StorageUnreachable, StorageRefused, DiskFull, UnknownRoot, ``ledger.Superseded``.
+        Raises RootMissing, StorageUnreachable, StorageRefused, DiskFull, UnknownRoot, ``ledger.Superseded``, ``pace.QuietNow``.
         """
         config = self._ledger.config(root)
         if not is_indexed(config):
@@ -93,20 +100,30 @@ class Scanner:
         identity = await self.same_root(config)
         spans = split(_few(config.layout, await self._node.ranges(config)))
         scan = await self._ledger.begin_scan(config, identity, spans, self._clock())
-        walk = _Walk(config, scan.generation, Pace(config.pace, self._clock, self._pause), scan.started_at)
+        pace = self._pace(config, held=lambda: self._held(config.root))
+        walk = _Walk(config, scan.generation, pace, scan.started_at)
         walk.objects, walk.bytes = scan.objects, scan.bytes
         self._tell(walk)
         await self._side_by_side(walk, scan.spans)
         # The root was itself at the start; it must still be at the end, or the listing was of something else.
         await self.same_root(config)
-        return await self._ledger.finish_scan(config.root, scan.generation, self._clock())
+        return await self._ledger.finish_scan(config.root, scan.generation)
 
     async def scan_folder(self, root: int, prefix: str) -> None:
         """List one folder with everything below it. Nothing is kept of how far it came: it is marked again if it fails."""
         config = self._ledger.config(root)
         await self.same_root(config)
-        walk = _Walk(config, self._ledger.generation, Pace(config.pace, self._clock, self._pause), self._clock())
+        walk = _Walk(config, self._ledger.generation, self._pace(config), self._clock())
         await self._walk(walk, None, Span(prefix))
+
+    def _pace(self, config: RootConfig, held: Callable[[], bool] = lambda: False) -> Pace:
+        def per_second() -> int:
+            try:
+                return self._pace_of(self._ledger.config(config.root))
+            except UnknownRoot:  # it is being taken off this node
+                return config.pace
+
+        return Pace(per_second, self._clock, self._pause, held)
 
     async def same_root(self, config: RootConfig) -> str:
         """Return the root's identity. Raises RootMissing if it is gone, or another one than was scanned first."""
@@ -133,7 +150,7 @@ class Scanner:
                 entry = await self._node.look(config, mark.key)
                 if entry is not None:
                     entry = mended(msgspec.structs.replace(entry, key=mark.key))
-                return Seen(looks[index], mark.key, entry, who(mark.actor) if mark.actor else 0, mark.hinted)
+                return Seen(looks[index], mark.key, entry, who(mark.actor) if mark.actor else 0, mark.hinted, mark.asked)
 
         try:
             found = await asyncio.gather(*(at(index) for index in range(len(marks))), return_exceptions=True)

@@ -7,7 +7,7 @@ neither. Rows are written hundreds per statement, so that SQLite works without h
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -79,10 +79,12 @@ def difference(
     *,
     actors: Mapping[str, int] | None = None,
     always: bool = False,
+    asked: Collection[str] = (),
 ) -> Difference:
     """Work out what these looks change. ``gone`` are keys that were looked at and are not there.
 
-    ``always`` makes a row even for an object that looks as before: the writer may have forged its time and etag.
+    ``always`` makes a row even for an object that looks as before: the writer may have forged its time and etag. Keys in
+    ``asked`` make a row whatever is there, and was: the hub knows something else of them.
     """
     rows: list[Row] = []
     objects, size, added, removed = 0, 0, 0, 0
@@ -91,7 +93,7 @@ def difference(
         before = known.get(entry.key)
         after = (entry.size, entry.mtime, entry.etag)
         if before == after:
-            if always:
+            if always or entry.key in asked:
                 rows.append(Row(Change.PUT, root, entry.key, *after, who.get(entry.key, 0)))
             continue
         if before is None:
@@ -105,6 +107,8 @@ def difference(
     for key in gone:
         before = known.get(key)
         if before is None:
+            if key in asked:
+                rows.append(Row(Change.DELETE, root, key, actor=who.get(key, 0)))
             continue
         objects -= 1
         size -= before[0]
@@ -142,14 +146,35 @@ def keep_totals(connection: sqlite3.Connection, root: int, now: Totals) -> None:
     )
 
 
-def recount(connection: sqlite3.Connection, root: int) -> Totals:
-    """Work the totals out again from every row: what ``keep_totals`` should have kept. Slow on purpose: one pass."""
+def recount(connection: sqlite3.Connection, root: int, low: str = "", high: str | None = None) -> Totals:
+    """Work the totals out again from every row: what ``keep_totals`` should have kept. One pass.
+
+    Of the keys behind ``low`` (exclusive) up to ``high`` (inclusive; None: to the end).
+    """
     objects, size, numbers = 0, 0, 0
-    for key, length, mtime, etag in connection.execute("SELECT key, size, mtime, etag FROM object WHERE root = ?", (root,)):
+    for key, length, mtime, etag in connection.execute(
+        "SELECT key, size, mtime, etag FROM object WHERE root = ? AND key > ? AND key <= ?",
+        (root, low, _TOP if high is None else high),
+    ):
         objects += 1
         size += length
         numbers += object_number(key, length, mtime, etag)
     return Totals(objects, size, combine(0, added=(numbers,)))
+
+
+def added(parts: Iterable[Totals]) -> Totals:
+    """Add totals of parts up."""
+    all_of = list(parts)
+    digest = combine(0, added=(one.digest for one in all_of))
+    return Totals(sum(one.objects for one in all_of), sum(one.bytes for one in all_of), digest)
+
+
+def mend_totals(connection: sqlite3.Connection, root: int, kept: Totals, recounted: Totals) -> None:
+    """Put totals right that were ``kept`` where ``recounted`` was true, whatever has come and gone since then."""
+    now = totals(connection, root)
+    digest = combine(now.digest, added=(recounted.digest,), removed=(kept.digest,))
+    objects, size = now.objects + recounted.objects - kept.objects, now.bytes + recounted.bytes - kept.bytes
+    keep_totals(connection, root, Totals(objects, size, digest))
 
 
 def forget(connection: sqlite3.Connection, root: int) -> None:

@@ -1,10 +1,12 @@
 """Comparing storage with the snapshot, object by object, from nothing. Changes nothing; memory stays bounded.
 
-Storage goes on changing while it is walked, so a difference counts only if a second look, at that very key, still finds it.
+Storage goes on changing while it is walked, and what has changed is known a moment later. So a difference counts only if
+looking at that very key again finds it, again and again over some seconds, just as it was.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -25,6 +27,9 @@ KNOWN_AT_ONCE: Final = 20_000
 """Known objects in memory at once."""
 SECOND_LOOKS: Final = 5_000
 """Differences looked at again; beyond that they are counted as they were first seen."""
+SETTLING_S: Final = (0.5, 1.5, 3.0)
+"""Pauses before differences are looked at again. What is reported at all is known within a second or two."""
+LOOKS_AT_ONCE: Final = 16
 
 
 class Different(msgspec.Struct, frozen=True):
@@ -49,6 +54,7 @@ class Verified(msgspec.Struct, frozen=True):
     """What the snapshot says of itself, as it goes along."""
     recounted: Totals
     """The same, worked out again from every row: equal to ``kept``, or there is a fault in wio."""
+    generation: int
     sequence: int
     """The journal position at which ``kept`` and ``recounted`` were read."""
     unknown: Different
@@ -90,9 +96,22 @@ async def verify(
         told(walk.objects)
         await pace.spend(len(entries))
     await walk.compare(span, ())
-    kept, recounted, sequence = await ledger.recount(config.root)
+    for pause_s in SETTLING_S:
+        if walk.open:
+            await pause(pause_s)
+            await walk.settle()
+    walk.conclude()
+    kept, recounted, at = await ledger.recount(config.root)
     storage = Totals(walk.objects, walk.bytes, walk.digest)
-    return Verified(config.root, storage, kept, recounted, sequence, walk.unknown, walk.gone, walk.other)
+    return Verified(config.root, storage, kept, recounted, at.generation, at.sequence, walk.unknown, walk.gone, walk.other)
+
+
+class _Open(msgspec.Struct, frozen=True):
+    """A key that differs: what storage has, what is known, and whether both were so at the look before."""
+
+    entry: Entry | None
+    known: Known | None
+    still: bool
 
 
 class _Walk:
@@ -102,7 +121,8 @@ class _Walk:
         self._node = node
         self._ledger = ledger
         self._config = config
-        self._looks_left = SECOND_LOOKS
+        self.open: dict[str, _Open] = {}
+        """Keys that differ, as they were last found; in the order of the walk."""
         self.objects = 0
         self.bytes = 0
         self.digest = 0
@@ -118,10 +138,14 @@ class _Walk:
             stop = max(known) if len(known) == KNOWN_AT_ONCE else None
             while at < len(entries) and (stop is None or entries[at].key <= stop):
                 entry = entries[at]
-                self._count(entry if known.pop(entry.key, None) == known_of(entry) else await self._again(entry.key, entry))
+                before = known.pop(entry.key, None)
+                if before == known_of(entry):
+                    self._count(entry)
+                else:
+                    await self._again(entry.key, entry, before)
                 at += 1
-            for key in known:
-                self._count(await self._again(key, None))
+            for key, before in known.items():
+                await self._again(key, None, before)
             if stop is None:
                 return
             part = part.after(stop)
@@ -132,20 +156,55 @@ class _Walk:
             self.bytes += entry.size
             self.digest = combine(self.digest, added=(object_number(entry.key, entry.size, entry.mtime, entry.etag),))
 
-    async def _again(self, key: str, entry: Entry | None) -> Entry | None:
-        """Look at a key that differs once more, note the difference if it is still there, return what storage has."""
-        if self._looks_left:
-            self._looks_left -= 1
-            found = await self._node.look(self._config, key)
-            entry = mended(found) if found is not None else None
-        known = await self._ledger.known_at(self._config.root, key)
+    async def _again(self, key: str, entry: Entry | None, known: Known | None) -> None:
+        """Look at a key that differs once more, and keep it open if it still does."""
+        if len(self.open) >= SECOND_LOOKS:
+            self._differs(key, entry, known)
+            return
+        self._found(key, *await self._look(key), still=False)
+
+    async def settle(self) -> None:
+        """Look at what is open again."""
+        slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+        before, self.open = self.open, {}
+
+        async def look(key: str) -> tuple[Entry | None, Known | None]:
+            async with slots:
+                return await self._look(key)
+
+        found = await asyncio.gather(*map(look, before), return_exceptions=True)
+        for key, now in zip(before, found, strict=True):
+            if isinstance(now, BaseException):
+                raise now
+            self._found(key, *now, still=now == (before[key].entry, before[key].known))
+
+    def conclude(self) -> None:
+        """Count what is open: as different what stayed as it was; what is being written at this moment, as it is."""
+        for key, one in self.open.items():
+            if one.still:
+                self._differs(key, one.entry, one.known)
+            else:
+                self._count(one.entry)
+
+    async def _look(self, key: str) -> tuple[Entry | None, Known | None]:
+        # Storage first: whatever is known of it by then may only be newer.
+        found = await self._node.look(self._config, key)
+        return mended(found) if found is not None else None, await self._ledger.known_at(self._config.root, key)
+
+    def _found(self, key: str, entry: Entry | None, known: Known | None, *, still: bool) -> None:
+        if known == (None if entry is None else known_of(entry)):
+            self._count(entry)
+        else:
+            self.open[key] = _Open(entry, known, still)
+
+    def _differs(self, key: str, entry: Entry | None, known: Known | None) -> None:
+        self._count(entry)
         if entry is None:
-            self.gone = self.gone.with_one(key) if known is not None else self.gone
+            self.gone = self.gone.with_one(key)
         elif known is None:
             self.unknown = self.unknown.with_one(key)
-        elif known != known_of(entry):
+        else:
             self.other = self.other.with_one(key)
-        return entry
 
 
 def known_of(entry: Entry) -> Known:

@@ -38,9 +38,14 @@ class Backoff:
         if seconds >= HELD_S:
             self._failures = 0
 
-    def next(self, problem: WioError, *, spent_s: float = 0.0) -> float:
-        """Return how many seconds to wait, from half a step to a whole one. The time a failed try took counts as waited."""
-        if isinstance(problem, _SLOW):
+    def next(self, problem: WioError, *, spent_s: float = 0.0, opened: bool = False) -> float:
+        """Return how many seconds to wait, from half a step to a whole one. The time a failed try took counts as waited.
+
+        ``opened``: there was a session, so both sides have proved who they are. A frame in it that nobody signed was spoilt
+        on the way: the next session is as good as any, and what is to be taken back must not wait a minute for it.
+        """
+        spoilt = opened and isinstance(problem, BadSignature)
+        if isinstance(problem, _SLOW) and not spoilt:
             return SLOW_S * (0.5 + self._chance() / 2)
         step: float = min(FIRST_S * 2**self._failures, LAST_S)
         if step < LAST_S:

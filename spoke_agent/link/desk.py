@@ -22,16 +22,21 @@ from protocol.messages import (
     Asking,
     CheckRoot,
     Configure,
+    Digests,
     Done,
     Explain,
     Failed,
     Mint,
     PlaceWorkspace,
+    Recheck,
     Scan,
     SetGrants,
+    Survey,
+    Verify,
 )
 from spoke_agent.index.feed import Feed
 from spoke_agent.index.ledger import Ledger, is_indexed, problem_of
+from spoke_agent.index.proofs import Proofs
 from spoke_agent.index.schedule import Schedule
 from spoke_agent.link.ports import Access
 
@@ -62,6 +67,7 @@ class Desk:
         ledger: Ledger,
         schedule: Schedule,
         feed: Feed,
+        proofs: Proofs,
         *,
         now: Callable[[], float],
     ) -> None:
@@ -69,10 +75,12 @@ class Desk:
         self._ledger = ledger
         self._schedule = schedule
         self._feed = feed
+        self._proofs = proofs
         self._now = now
         self._lasts: dict[Hashable, asyncio.Task[None]] = {}
         self._lasting: set[asyncio.Task[None]] = set()
         self._passing: set[asyncio.Task[None]] = set()
+        self._asked: dict[int, asyncio.Task[None]] = {}
         self.dropped = 0
         """Requests whose deadline had passed before there was an answer."""
 
@@ -93,6 +101,19 @@ class Desk:
         if lasting:
             self._lasts[turn] = task
             task.add_done_callback(lambda _: self._forget(turn, task))
+        elif isinstance(request, Survey | Verify):
+            self._asked[request.request] = task
+            task.add_done_callback(lambda _: self._no_longer_asked(request.request, task))
+
+    def _no_longer_asked(self, request: int, task: asyncio.Task[None]) -> None:
+        if self._asked.get(request) is task:
+            del self._asked[request]
+
+    def give_up(self, request: int) -> None:
+        """Stop what takes long and nobody waits for any more; anything else goes on."""
+        task = self._asked.get(request)
+        if task is not None:
+            task.cancel()
 
     def _forget(self, turn: Hashable, task: asyncio.Task[None]) -> None:
         if self._lasts.get(turn) is task:
@@ -100,6 +121,7 @@ class Desk:
 
     def hang_up(self) -> None:
         """Stop what only the session's end was waiting for."""
+        self._asked.clear()  # the next session counts its requests anew
         for task in self._passing:
             task.cancel()
 
@@ -153,6 +175,22 @@ class Desk:
                 await self._configure(request)
             case Scan():
                 self._scan(request)
+            case Survey() | Verify() | Digests() | Recheck():
+                return await self._prove(request)
+        return Done(request.request)
+
+    async def _prove(self, request: Survey | Verify | Digests | Recheck) -> Answer:
+        match request:
+            case Survey():
+                root = self._access.admit(request.root) or request.root
+                await self._access.check_root(CheckRoot(request.request, request.deadline_ms, root))
+                return await self._proofs.survey(request, root)
+            case Verify():
+                return await self._proofs.verify(request)
+            case Digests():
+                return await self._proofs.digests(request)
+            case Recheck():
+                await self._proofs.recheck(request)
         return Done(request.request)
 
     async def _configure(self, request: Configure) -> None:
@@ -175,6 +213,7 @@ class Desk:
         for config in self._ledger.indexed():
             if config.root not in scanned and not self._schedule.waiting(config.root):
                 self._schedule.request(config.root)
+        self._schedule.stir()  # their quiet hours may be others
 
     def _scan(self, request: Scan) -> None:
         config = self._ledger.config(request.root)
@@ -183,7 +222,7 @@ class Desk:
                 f"Root {config.name} is not scanned: its index level is {config.level}.",
                 todo="Raise its index level, if the node's owner allows that.",
             )
-        self._schedule.request(request.root)
+        self._schedule.request(request.root, person=True)
 
 
 def _turn(request: Asking) -> Hashable:

@@ -21,16 +21,19 @@ from protocol.messages import (
     Ack,
     Evict,
     Failed,
+    GiveUp,
     Health,
     HubMessage,
     Nak,
     Progress,
     Report,
+    RootState,
 )
 from protocol.session import Received, SkippedUnknown
 from spoke_agent.index import accesses
 from spoke_agent.index.feed import Feed
 from spoke_agent.index.ledger import Ledger, problem_of
+from spoke_agent.index.proofs import Proofs
 from spoke_agent.index.schedule import Schedule
 from spoke_agent.link.backoff import Backoff
 from spoke_agent.link.desk import Desk
@@ -40,6 +43,10 @@ from spoke_agent.link.ports import Access
 from spoke_agent.link.sender import Sender
 
 HEALTH_S: Final = 3.0
+LOOK_S: Final = 1.0
+"""How long a Health waits for how the roots are."""
+SOONEST_S: Final = 0.1
+"""Between two Healths: many small scans in a row are told of together."""
 ACCESSES_S: Final = 5.0
 ACCESSES_ROWS: Final = 500
 """Accesses in one message: 1.2 kB each at the most, so that they fit a frame."""
@@ -80,8 +87,10 @@ class Link:
         ledger: Ledger,
         schedule: Schedule,
         feed: Feed,
+        proofs: Proofs,
         calls: accesses.Accesses,
         report: Callable[[], Report],
+        states: Callable[[], Awaitable[tuple[RootState, ...]]] | None = None,
         clock: Callable[[], int],
         now: Callable[[], float],
         chance: Callable[[], float],
@@ -94,18 +103,22 @@ class Link:
     ) -> None:
         """Prepare; raises BadSetting for an address that may not be used.
 
-        ``hub_key`` is the pinned public key, 32 bytes. ``report`` gives what the agent is now. ``clock`` gives Unix
-        microseconds, ``now`` monotonic seconds, ``chance`` numbers from 0 up to 1, ``secret`` random bytes. ``pause`` waits
-        between tries.
+        ``hub_key`` is the pinned public key, 32 bytes. ``report`` gives what the agent is now, ``states`` how fresh its view
+        of its roots is. ``clock`` gives Unix microseconds, ``now`` monotonic seconds, ``chance`` numbers from 0 up to 1,
+        ``secret`` random bytes. ``pause`` waits between tries.
         """
         self._address = address_of(hub_url, insecure=insecure)
         self._hub_key = hub_key
         self._node_key = node_key
         self._access = access
         self._ledger = ledger
+        self._schedule = schedule
         self._feed = feed
         self._calls = calls
         self._make_report = report
+        self._look_at_roots = states
+        self._roots: tuple[RootState, ...] = ()
+        self._looking: asyncio.Future[tuple[RootState, ...]] | None = None
         self._clock = clock
         self._now = now
         self._secret = secret
@@ -114,7 +127,7 @@ class Link:
         self._health_s = health_s
         self._accesses_s = accesses_s
         self._backoff = Backoff(chance)
-        self._desk = Desk(access, ledger, schedule, feed, now=now)
+        self._desk = Desk(access, ledger, schedule, feed, proofs, now=now)
         self._sender = Sender(ledger, schedule, now=now, pause=pause)
         self._stirred = asyncio.Event()
         self._report_due = False
@@ -150,6 +163,8 @@ class Link:
             while not self.state.evicted:
                 await self._pause(await self.once())
         finally:
+            if self._looking is not None:
+                self._looking.cancel()
             await self._desk.close()
 
     async def once(self) -> float:
@@ -179,7 +194,7 @@ class Link:
                 await self._carry_out(self._eviction)
                 return 0.0
             self._backoff.held(held_s)
-            return self._backoff.next(error, spent_s=0.0 if held_s else self._now() - started)
+            return self._backoff.next(error, spent_s=0.0 if held_s else self._now() - started, opened=held_s > 0)
         raise AssertionError  # pragma: no cover - a session ends by raising
 
     def _note(self, error: WioError) -> None:
@@ -197,7 +212,7 @@ class Link:
         for epochs in await self._access.epochs():
             outbox.put(Lane.ANSWER, epochs)
         outbox.put(Lane.ANSWER, self._make_report())
-        outbox.put(Lane.ANSWER, self.health())
+        outbox.put(Lane.ANSWER, await self.health_now())
         self._report_due = False
         parts: list[Coroutine[Any, Any, None]] = [
             self._read(line, outbox),  # first: where several end at once it knows best why
@@ -235,6 +250,8 @@ class Link:
                 self._sender.answered(message)
             case Evict():
                 self._evict(message, line)
+            case GiveUp():
+                self._desk.give_up(message.request)
             case Failed():
                 _log.warning("the hub says that something failed: %s", message.problem.message[:_LONGEST])
             case _:
@@ -272,10 +289,31 @@ class Link:
         return Health(
             self._clock(),
             self._ledger.pending,
-            self._feed.backlog,
+            self._feed.backlog + sum(self._schedule.doubts(one.root) for one in self._ledger.indexed()),
             self._access.paused,
             tuple(warning[:_LONGEST] for warning in warnings[:MAX_WARNINGS]),
+            self._roots,
         )
+
+    async def health_now(self) -> Health:
+        """Look at the roots, and return how the agent is.
+
+        A ledger that is busy for longer than LOOK_S holds nothing up: then nothing is said of the roots this time. What is
+        said of them is older than the number of rows that wait, so that both at nought mean that all is told.
+        """
+        self._roots = ()
+        if self._look_at_roots is None:
+            return self.health()
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(self._look_at_roots())
+        await asyncio.wait({self._looking}, timeout=LOOK_S)
+        if self._looking.done():
+            looked, self._looking = self._looking, None
+            try:
+                self._roots = looked.result()
+            except WioError as error:
+                _log.warning("how the roots are cannot be read now: %s", error)
+        return self.health()
 
     async def _tell_health(self, outbox: Outbox) -> None:
         while True:
@@ -288,7 +326,8 @@ class Link:
             if self._report_due:
                 self._report_due = False
                 await outbox.sent(Lane.STATE, self._make_report())
-            await outbox.sent(Lane.STATE, self.health())
+            await outbox.sent(Lane.STATE, await self.health_now())
+            await asyncio.sleep(SOONEST_S)
 
     async def _tell_accesses(self, outbox: Outbox) -> None:
         while True:

@@ -40,7 +40,8 @@ LOOK_ACTIONS: Final = (
     "s3:ListBucket",
     "s3:GetBucketLocation",
     "s3:GetBucketVersioning",
-    "s3:GetObject",  # HEAD
+    "s3:GetObject",  # HEAD; the bytes of objects in roots at index level metadata or content, and of no others
+    "s3:GetObjectTagging",  # in the same roots
     "s3:CreateBucket",
     "s3:ListBucketMultipartUploads",
 )
@@ -99,6 +100,23 @@ async def make_agent_user(
     finally:
         await connection.close()
     return key
+
+
+async def renew_policy(
+    url: str, owner: Key, node: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None
+) -> None:
+    """Let the agent's user do what this version of wio needs, where an older one made it. Raises NotAllowed."""
+    connection = Connection(url, region=region, clock=clock, trust=trust)
+    await connection.open()
+    try:
+        await Admin(connection, owner).put_policy(Naming(check_name(node, "node")).user(AGENT), agent_policy())
+    except StorageRefused as error:
+        raise NotAllowed(
+            f"The key {owner.access_key} may not manage users of the storage server at {connection.url}.",
+            todo="Give an admin key of it, such as its root user's.",
+        ) from error
+    finally:
+        await connection.close()
 
 
 async def check_owner(

@@ -192,6 +192,14 @@ class MinioNode:
         """Look at one key with the precision that ``scan`` has; None if it is not there."""
         return await self._roots.look(root, key)
 
+    async def read(self, root: RootConfig, key: str, etag: str, start: int, length: int) -> bytes:
+        """Read a piece of an object, if it still is the one with this etag. Raises Conflict, NotAllowed."""
+        return await self._roots.read(root, key, etag, start, length)
+
+    async def tags(self, root: RootConfig, key: str) -> dict[str, str]:
+        """Return an object's tags. Raises NotAllowed."""
+        return await self._roots.tags(root, key)
+
     async def watch(
         self,
         roots: Callable[[], Sequence[RootConfig]],

@@ -200,6 +200,19 @@ class StorageNode(Protocol):
     async def look(self, root: RootConfig, key: str) -> Entry | None:
         """Look at one key with the precision that ``scan`` has; None if it is not there."""
 
+    async def read(self, root: RootConfig, key: str, etag: str, start: int, length: int) -> bytes:
+        """Read ``length`` bytes of an object from byte ``start`` on; fewer, or none, where it ends before.
+
+        Raises Conflict where the object is gone, or is not the one with this etag any more (an empty one is not checked),
+        NotAllowed where the agent itself may not read it.
+        """
+
+    async def tags(self, root: RootConfig, key: str) -> dict[str, str]:
+        """Return the storage's own tags of an object; none where this kind of storage has none, or the object is gone.
+
+        Raises NotAllowed where the agent itself may not see them.
+        """
+
     async def watch(
         self,
         roots: Callable[[], Sequence[RootConfig]],

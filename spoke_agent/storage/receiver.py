@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import hmac
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -37,6 +39,10 @@ _WHOLE: Final = frozenset({"DeleteBucket", "PutObjectExtract"})
 _FORCE: Final = "X-Minio-Force-Delete"
 """A DELETE with this header purges everything below the key that it names."""
 _FAILED: Final = 400
+_REDIRECTS: Final = range(300, 400)
+_FORM: Final = "PostPolicyBucket"
+"""An upload with a signed form, as browsers make it."""
+_NOTED: Final = re.compile(r"name=(.+),pool=\d+,set=\d+\Z", re.DOTALL)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -60,6 +66,8 @@ class Entry(msgspec.Struct, frozen=True):
     headers: dict[str, str] = msgspec.field(default={}, name="requestHeader")
     parent: str = msgspec.field(default="", name="parentUser")
     time: str = ""
+    tags: dict[str, object] | None = None
+    answer: dict[str, str] | None = msgspec.field(default=None, name="responseHeader")
 
     def __repr__(self) -> str:
         return f"Entry({self.api.name})"
@@ -77,7 +85,8 @@ def changes(entry: Entry) -> bool:
 def places(entry: Entry) -> list[Place]:
     """Return the objects that a call was about.
 
-    For copies the server names the *source* as the object; the target is in the path of the request (4-storage).
+    For copies the server names the *source* as the object; the target is in the path of the request (4-storage). For an
+    upload with a form it names none: the key is in what it noted of its own work, and in where it says the object lies.
     """
     api = entry.api
     if not api.bucket:
@@ -87,7 +96,22 @@ def places(entry: Entry) -> list[Place]:
     if api.name.startswith("Copy"):
         bucket, slash, key = entry.path.lstrip("/").partition("/")
         return [Place(bucket, key)] if slash and key else []
+    if api.name == _FORM:
+        uploaded = _uploaded(entry)
+        return [Place(api.bucket, uploaded)] if uploaded else []
     return [Place(api.bucket, api.object)] if api.object else []
+
+
+def _uploaded(entry: Entry) -> str:
+    """Return the key of an upload with a form; empty where the entry does not say it."""
+    noted = (entry.tags or {}).get("PutObject")
+    if isinstance(noted, str) and (found := _NOTED.match(noted)):
+        return found[1]
+    if entry.api.status in _REDIRECTS:
+        return ""  # the address in the answer is the uploader's
+    path = urlsplit((entry.answer or {}).get("Location", "")).path
+    start = f"/{entry.api.bucket}/"
+    return unquote(path[len(start) :]) if path.startswith(start) else ""
 
 
 def _microseconds(text: str) -> int:
@@ -138,10 +162,11 @@ class Reader:
         changed = changes(entry)
         if not changed and not person:
             return
-        if changed and entry.api.name in _WHOLE:
+        named = places(entry)
+        if changed and (entry.api.name in _WHOLE or (entry.api.name == _FORM and not named)):
             self._bucket_changed(entry.api.bucket)
         at = _microseconds(entry.time) or self._clock()
-        for place in places(entry):
+        for place in named:
             for root in self._roots():
                 key = in_root(root.layout, root.bucket, root.prefix, place)
                 if not key:

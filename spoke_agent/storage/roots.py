@@ -121,6 +121,16 @@ class Roots:
                 raise
             return False
 
+    async def read(self, root: RootConfig, key: str, etag: str, start: int, length: int) -> bytes:
+        """Read a piece of an object. Raises Conflict, NotAllowed."""
+        place = locate(root.layout, root.bucket, root.prefix, key)
+        return await self._s3.read(place.bucket, place.key, etag, start, length)
+
+    async def tags(self, root: RootConfig, key: str) -> dict[str, str]:
+        """Return an object's tags. Raises NotAllowed."""
+        place = locate(root.layout, root.bucket, root.prefix, key)
+        return await self._s3.tags(place.bucket, place.key)
+
 
 def _renamed(entry: Entry, front: str, cut: int) -> Entry:
     return Entry(front + entry.key[cut:], entry.size, entry.mtime, entry.etag)

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from lxml import etree
 
-from protocol.errors import NameTaken, RootMissing, StorageRefused
+from protocol.errors import Conflict, NameTaken, NotAllowed, RootMissing, StorageRefused
 from protocol.names import shown
 from spoke_agent.storage.connection import Connection, Query, Reply, refusal
 from spoke_agent.storage.node import Entry
@@ -21,8 +21,14 @@ from spoke_agent.storage.sigv4 import Key
 PAGE: Final = 1000
 """Keys in one page of a listing: S3's own limit."""
 
+EMPTY_PAGES: Final = 1000
+"""Pages without one key, in a row, after which a listing is taken to be endless."""
+
 NOT_FOUND: Final = 404
 FORBIDDEN: Final = 403
+PARTIAL: Final = 206
+CHANGED: Final = 412
+BEYOND: Final = 416
 GONE: Final = frozenset({"NoSuchBucket", "NoSuchKey", "NotFound", ""})
 
 _NS: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -69,11 +75,12 @@ class S3:
     async def pages(self, bucket: str, *, prefix: str = "", start_after: str = "") -> AsyncGenerator[list[Entry], None]:
         """List a bucket in order, without empty pages. The next page is under way while one is read.
 
-        Raises RootMissing if the bucket is not there.
+        Raises RootMissing if the bucket is not there, StorageRefused for a listing without end.
         """
         query = _listing(prefix, start_after)
         reply = await self._list(bucket, query)
-        while True:
+        empty = 0
+        while empty < EMPTY_PAGES:
             more = _continues(reply.body)
             if not more:
                 page = read_page(reply.body)
@@ -83,12 +90,17 @@ class S3:
                     return
                 more = page.more
                 reply = await self._list(bucket, [*query, ("continuation-token", more)])
-                continue
-            async with _Ahead(self._list(bucket, [*query, ("continuation-token", more)])) as ahead:
-                page = read_page(reply.body)
-                if page.entries:
-                    yield page.entries
-                reply = await ahead.result()
+            else:
+                async with _Ahead(self._list(bucket, [*query, ("continuation-token", more)])) as ahead:
+                    page = read_page(reply.body)
+                    if page.entries:
+                        yield page.entries
+                    reply = await ahead.result()
+            empty = 0 if page.entries else empty + 1
+        raise StorageRefused(
+            f"The storage server's listing of bucket {bucket} goes on for ever without an object in it.",
+            todo="Nothing was changed by this. Check the server, and what stands between it and the agent.",
+        )
 
     async def level(self, bucket: str, prefix: str, limit: int) -> tuple[list[str], bool]:
         """Return the folders right below ``prefix``, from at most ``limit`` pages, and whether those are all."""
@@ -198,6 +210,47 @@ class S3:
         if not reply.ok:
             raise refusal(reply, f"read {shown(key)} in bucket {bucket}")
         return reply.body
+
+    async def read(self, bucket: str, key: str, etag: str, start: int, length: int) -> bytes:
+        """Read ``length`` bytes from byte ``start`` on of the object with this etag; fewer where it ends before.
+
+        Raises Conflict where it is another one by now or gone, NotAllowed where this key may not read it, RootMissing,
+        StorageRefused for more bytes than were asked for.
+        """
+        if length <= 0:
+            return b""
+        headers = {"range": f"bytes={start}-{start + length - 1}"}
+        if etag:
+            headers["if-match"] = f'"{etag}"'
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}/{key}", headers=headers)
+        if reply.status == BEYOND:
+            return b""
+        self._check_read(reply, bucket, key, f"read {shown(key)} in bucket {bucket}")
+        # A server that does not know ranges answers with the whole object.
+        return reply.body if reply.status == PARTIAL else reply.body[start : start + length]
+
+    async def tags(self, bucket: str, key: str) -> dict[str, str]:
+        """Return an object's tags; none where it is gone. Raises NotAllowed where this key may not see them, RootMissing."""
+        reply = await self._connection.ask(self._key, "GET", f"/{bucket}/{key}", [("tagging", "")])
+        if reply.status == NOT_FOUND and reply.code != "NoSuchBucket":
+            return {}
+        self._check_read(reply, bucket, key, f"show the tags of {shown(key)} in bucket {bucket}")
+        return {tag.findtext("{*}Key", ""): tag.findtext("{*}Value", "") for tag in parse(reply.body).iter("{*}Tag")}
+
+    @staticmethod
+    def _check_read(reply: Reply, bucket: str, key: str, what: str) -> None:
+        if reply.ok:
+            return
+        if reply.status == NOT_FOUND and reply.code == "NoSuchBucket":
+            raise missing(bucket)
+        if reply.status in {NOT_FOUND, CHANGED}:
+            raise Conflict(f"{shown(key)} in bucket {bucket} is another object by now, or gone.")
+        if reply.status == FORBIDDEN and reply.code == "AccessDenied":
+            raise NotAllowed(
+                f"The agent may not {what}: the storage server does not allow its user to.",
+                todo="Run wio-agent join on this node once more: it gives the agent's user what it lacks.",
+            )
+        raise refusal(reply, what)
 
     async def delete(self, bucket: str, key: str) -> None:
         """Delete an object; fine if it is not there."""

@@ -11,6 +11,7 @@ import msgspec
 
 from protocol.errors import WioError
 from spoke_agent.storage.admin import Admin
+from spoke_agent.storage.batching import Batching
 from spoke_agent.storage.receiver import Reader, Receiver
 from spoke_agent.storage.s3 import S3
 
@@ -38,6 +39,7 @@ class Stream:
         self._target = target
         self._token = token
         self._listening = listening
+        self.batching = Batching()
 
     async def run(self, reader: Reader, pause: Callable[[float], Awaitable[None]]) -> None:
         """Receive until cancelled; the server is then told to send no more. Raises StorageUnreachable, StorageRefused."""
@@ -45,9 +47,11 @@ class Stream:
         port = await receiver.start(self._listening.host, self._listening.port)
         try:
             await self.point_at(port)
+            reader.all_dirty()  # what was done before, nobody heard
             while True:
                 await pause(BEAT_S)
                 await self.check(reader, receiver, port)
+                await self.adapt(reader, receiver, port)
         finally:
             with contextlib.suppress(WioError, TimeoutError):
                 await asyncio.wait_for(self._admin.drop_config(self._target), ANSWER_S)
@@ -71,10 +75,29 @@ class Stream:
         reader.all_dirty()
         return False
 
+    async def adapt(self, reader: Reader, receiver: Receiver, port: int) -> bool:
+        """Have the server send as many events at once as suits their rate; say whether that was changed.
+
+        Events may be lost over a change, so every root is hinted as a whole after it.
+        """
+        now = asyncio.get_running_loop().time()
+        before, size = self.batching.size, self.batching.look(receiver.received, now)
+        if size is None:
+            return False
+        self.batching.change(size, now)
+        try:
+            await self.point_at(port)
+        except WioError:
+            self.batching.size = before  # the server says no, or nothing: it is asked again when a size has to last no longer
+            return False
+        finally:
+            reader.all_dirty()
+        return True
+
     async def point_at(self, port: int) -> None:
-        """Tell the server to send its audit events to this port."""
+        """Tell the server to send its audit events to this port, as many at once as suits their rate."""
         host = self._listening.host
         url = self._listening.url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
         await self._admin.set_config(
-            f'{self._target} endpoint="{url.rstrip("/")}/audit" auth_token="{self._token}" batch_size=1'
+            f'{self._target} endpoint="{url.rstrip("/")}/audit" auth_token="{self._token}" batch_size={self.batching.size}'
         )

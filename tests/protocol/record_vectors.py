@@ -42,6 +42,7 @@ from protocol.messages import (
     Explained,
     Failed,
     Finding,
+    GiveUp,
     GrantsApplied,
     GrantsRefused,
     Health,
@@ -164,6 +165,7 @@ VERSION_1: Final[tuple[msgspec.Struct, ...]] = (
     Digests(10, 5000, 5, (KeyRange("", "m"), KeyRange("m", None))),
     Recheck(11, 5000, 5, KeyRange("", None), ()),
     Recheck(11, 5000, 5, KeyRange("a", "b"), ("aä",)),
+    GiveUp(11),
     Events(3, 1003, (Row(Change.FIELDS, 5, "a.png", 10, 1_764_000_000_000_000_001, "abc", 0, pack(FIELDS)),), H),
     Health(
         1_764_000_000_000_000,

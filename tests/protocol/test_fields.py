@@ -81,3 +81,15 @@ def test_what_is_not_fields_is_refused(raw: bytes) -> None:
 def test_fields_may_all_be_empty() -> None:
     empty: Any = unpack(pack(Fields()))
     assert empty == Fields()
+
+
+def test_numbers_of_a_librarys_own_classes_become_plain_ones() -> None:
+    class Whole(int):
+        pass
+
+    class Real(float):
+        pass
+
+    made = fitted("dicom", {"a": Whole(3), "b": Real(1.5), "c": True})
+    assert unpack(pack(made)).values == {"a": 3, "b": 1.5, "c": True}
+    assert [type(value) for value in made.values.values()] == [int, float, bool]

@@ -8,27 +8,38 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from protocol.fields import Fields
 from search.document import Document
 from search.engine import Asked, Engine, FacetKind, Page, Sort
-from search.query import (
+from search.tantivy import Tantivy
+from search.tree import (
     And,
     Everything,
     Extension,
     Glob,
+    HasValue,
     Hidden,
+    Kind,
     Measure,
     Not,
     Nothing,
     Or,
     Query,
     Range,
+    Read,
     Scope,
+    Tag,
     Text,
+    Unreadable,
+    ValueGlob,
+    ValueRange,
+    ValueTruth,
+    ValueWords,
     Within,
 )
-from search.tantivy import Tantivy
 from search.words import extension, fold, name_of, runs
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {
@@ -77,20 +88,23 @@ class Reference:
     def check(self, asked: Asked, page: Page) -> None:
         """Compare a first page with what is expected."""
         fit = self.fitting(asked)
-        assert [hit.document for hit in page.hits] == [d for _, d in fit[: asked.limit]]
+        assert [hit.document for hit in page.hits] == [without_fields(d) for _, d in fit[: asked.limit]]
         if asked.sort is Sort.RELEVANCE:
             assert [int(hit.score) for hit in page.hits] == [n for n, _ in fit[: asked.limit]]
         assert (page.total, page.bytes) == (len(fit), sum(d.size for _, d in fit))
         assert set(page.facets) == asked.facets
-        by = {
-            FacetKind.EXTENSION: lambda d: extension(name_of(d.path)),
-            FacetKind.ROOT: lambda d: str(d.root),
-            FacetKind.WORKSPACE: lambda d: str(d.workspace),
+        by: dict[FacetKind, Callable[[Document], list[str]]] = {
+            FacetKind.EXTENSION: lambda d: [extension(name_of(d.path))],
+            FacetKind.ROOT: lambda d: [str(d.root)],
+            FacetKind.WORKSPACE: lambda d: [str(d.workspace)],
+            FacetKind.TYPE: lambda d: [fold(d.fields.kind)] if d.fields is not None and d.fields.kind else [],
+            FacetKind.TAG: lambda d: [f"{n}={v}" for n, v in d.fields.tags.items()] if d.fields is not None else [],
         }
         for kind, tallies in page.facets.items():
             groups: dict[str, list[int]] = {}
             for _, d in fit:
-                groups.setdefault(by[kind](d), []).append(d.size)
+                for value in by[kind](d):
+                    groups.setdefault(value, []).append(d.size)
             expected = sorted(((-len(sizes), value, sum(sizes)) for value, sizes in groups.items()))[: asked.facet_size]
             assert [(-t.count, t.value, t.bytes) for t in tallies] == expected
 
@@ -101,44 +115,90 @@ def reference() -> type[Reference]:
 
 
 def level(query: Query, document: Document) -> int:  # noqa: C901, PLR0911 - one line for each kind of condition
-    """Return 0 where a document does not fit, else where it was found: 1 in folders, 2 in the name, 3 the name itself."""
+    """Return 0 where a document does not fit, else where it was found: 1 inside, 2 in folders, 3 in its name, 4 the name."""
     path, name = document.path, name_of(document.path)
     match query:
         case Text():
-            return _text_level(query, path, name)
+            return _text_level(query, document)
         case Glob(pattern, scope):
-            regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in pattern)
-            fits = re.fullmatch(regex, fold(name if scope is Scope.NAME else path), re.DOTALL)
-            return 0 if not fits else 2 if scope is Scope.NAME else 1
+            return (3 if scope is Scope.NAME else 2) * _fits(pattern, name if scope is Scope.NAME else path)
         case Extension(value):
             has = extension(name)
-            return 3 * (has == value or (value != "" and has.endswith("." + value)))
+            return 4 * (has == value or (value != "" and has.endswith("." + value)))
         case Range(measure, low, high):
             number = document.size if measure is Measure.SIZE else document.mtime
-            return 3 * ((low is None or number >= low) and (high is None or number <= high))
+            return 4 * ((low is None or number >= low) and (high is None or number <= high))
         case Hidden():
-            return 3 * any(part.startswith(".") for part in path.split("/"))
+            return 4 * any(part.startswith(".") for part in path.split("/"))
         case Within(workspaces, below):
-            return 3 * (document.workspace in workspaces and (not below or f"{path}/".startswith(f"{below}/")))
+            return 4 * (document.workspace in workspaces and (not below or f"{path}/".startswith(f"{below}/")))
         case Everything():
-            return 3
+            return 4
         case Nothing():
             return 0
         case Not(part):
-            return 3 * (level(part, document) == 0)
+            return 4 * (level(part, document) == 0)
         case And(parts):
             return min(level(part, document) for part in parts)
         case Or(parts):
             return max(level(part, document) for part in parts)
         case _:
+            return 4 * (document.fields is not None and _read_out(query, document.fields))
+
+
+def _read_out(query: Query, fields: Fields) -> bool:  # noqa: C901, PLR0911 - one line for each kind of condition
+    match query:
+        case Kind(pattern):
+            return fields.kind != "" and _fits(pattern, fields.kind)
+        case Tag(pattern):
+            return any(_fits(pattern, f"{name}={value}" if "=" in pattern else name) for name, value in fields.tags.items())
+        case HasValue(name):
+            return name in fields.values
+        case ValueWords(name, words, run):
+            value = fields.values.get(name)
+            return isinstance(value, str) and _holds(value, Text(words, run, "", Scope.CONTENT))
+        case ValueGlob(name, pattern):
+            value = fields.values.get(name)
+            return isinstance(value, str) and _fits(pattern, value)
+        case ValueRange(name, low, high, above, below):
+            value = fields.values.get(name)
+            if isinstance(value, str | bool | None):
+                return False
+            over = low is None or value > low or (value == low and not above)
+            return over and (high is None or value < high or (value == high and not below))
+        case ValueTruth(name, truth):
+            return fields.values.get(name) is truth
+        case Read():
+            return fields.problem == ""
+        case Unreadable():
+            return fields.problem != ""
+        case _:
             raise AssertionError(query)
 
 
-def _text_level(text: Text, path: str, name: str) -> int:
-    if _holds(name, text):
+def _fits(pattern: str, text: str) -> bool:
+    regex = "".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in pattern)
+    return re.fullmatch(regex, fold(text), re.DOTALL) is not None
+
+
+def _text_level(text: Text, document: Document) -> int:
+    name = name_of(document.path)
+    if text.scope is not Scope.CONTENT and _holds(name, text):
         stem = fold(name).removesuffix("." + extension(name)) if extension(name) else fold(name)
-        return 3 if text.text in {fold(name), stem} else 2
-    return int(text.scope is Scope.PATH and _holds(path, text))
+        return 4 if text.text in {fold(name), stem} else 3
+    if text.scope in {Scope.PATH, Scope.ANYWHERE} and _holds(document.path, text):
+        return 2
+    fields = document.fields or Fields()
+    inside = [fields.text] if text.scope in {Scope.CONTENT, Scope.ANYWHERE} else []
+    if text.scope is Scope.ANYWHERE:
+        inside += [value for value in fields.values.values() if isinstance(value, str)]
+        inside += [part for tag in fields.tags.items() for part in tag]
+    return int(any(_holds(value, text) for value in inside))
+
+
+def without_fields(document: Document) -> Document:
+    """Return a document as it comes back from an engine."""
+    return msgspec.structs.replace(document, fields=None)
 
 
 def _holds(value: str, text: Text) -> bool:

@@ -5,27 +5,38 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocol.fields import Fields
 from search.document import Document, Gone
 from search.engine import Asked, Engine, FacetKind, Sort
-from search.query import (
+from search.query import parse
+from search.tree import (
     And,
     Everything,
     Extension,
     Glob,
+    HasValue,
     Hidden,
+    Kind,
     Measure,
     Not,
     Nothing,
     Or,
     Query,
     Range,
+    Read,
     Scope,
+    Tag,
     Text,
+    Unreadable,
+    ValueGlob,
+    ValueRange,
+    ValueTruth,
+    ValueWords,
     Within,
-    parse,
 )
 from search.words import fold, runs
 
@@ -38,6 +49,20 @@ NAMES = st.builds(
 )
 PATHS = st.builds("/".join, st.lists(NAMES, min_size=1, max_size=3))
 NUMBERS = st.sampled_from((0, 1, 2, 1000, 2**40, 7_258_118_400_000_000_000))
+VALUE_NAMES = st.sampled_from(("a.b", "a.b.c", "a.bc", "x.scan", "x_a.b"))
+WHOLE_NUMBERS = (0, 1, -1, 2, 2**53, 2**53 + 1, -(2**53) - 1, -(2**63), 2**63 - 1, 2**64 - 1, 1_000_000)
+BROKEN_NUMBERS = (1.0, -1.0, 0.0, -0.0, 1.5, -1.5, 2.0**53, 2.0**63, 2.0**64, 1e300, -1e300, 5e-324, -5e-324, 0.1)
+VALUE_NUMBERS = st.sampled_from(WHOLE_NUMBERS + BROKEN_NUMBERS) | st.floats(allow_nan=False, allow_infinity=False)
+SAYINGS = st.builds("".join, st.lists(st.sampled_from((*PARTS, " ", ", ", "=", "/", "3", "true", "\n", "*")), max_size=5))
+VALUES = SAYINGS | VALUE_NUMBERS | st.booleans()
+FIELDS = st.builds(
+    Fields,
+    kind=st.sampled_from(("", "image", "Image", "dicom", "a b")),
+    values=st.dictionaries(VALUE_NAMES, VALUES, max_size=4),
+    tags=st.dictionaries(SAYINGS, SAYINGS, max_size=3),
+    text=SAYINGS,
+    problem=st.sampled_from(("", "It is cut off.")),
+)
 DOCUMENTS = st.lists(
     st.builds(
         Document,
@@ -48,6 +73,7 @@ DOCUMENTS = st.lists(
         size=st.integers(0, 3) | st.integers(0, 2**45),
         mtime=NUMBERS,
         revision=st.just(0),
+        fields=st.none() | FIELDS,
     ),
     max_size=25,
 )
@@ -61,7 +87,15 @@ def text_of(value: str, scope: Scope) -> Query:
 
 TEXTS = st.builds(text_of, (NAMES | st.sampled_from(PARTS)).filter(runs), st.sampled_from(Scope))
 PATTERNS = st.builds("".join, st.lists(st.sampled_from(("*", "?", *PARTS, ".nii", "-", "/")), min_size=1, max_size=5))
-GLOBS = st.builds(lambda pattern, scope: Glob(fold(pattern), scope), PATTERNS, st.sampled_from(Scope))
+GLOBS = st.builds(lambda pattern, scope: Glob(fold(pattern), scope), PATTERNS, st.sampled_from((Scope.NAME, Scope.PATH)))
+BOUNDS = st.none() | VALUE_NUMBERS
+VALUED: st.SearchStrategy[Query] = (
+    st.builds(HasValue, VALUE_NAMES)
+    | st.builds(lambda name, text: ValueWords(name, text.words, text.run), VALUE_NAMES, TEXTS)
+    | st.builds(ValueGlob, VALUE_NAMES, PATTERNS.map(fold))
+    | st.builds(ValueRange, VALUE_NAMES, BOUNDS, BOUNDS, st.booleans(), st.booleans())
+    | st.builds(ValueTruth, VALUE_NAMES, st.booleans())
+)
 LEAVES: st.SearchStrategy[Query] = (
     TEXTS
     | TEXTS
@@ -69,7 +103,11 @@ LEAVES: st.SearchStrategy[Query] = (
     | st.builds(Extension, st.sampled_from(("", "gz", "nii.gz", "txt", "01", "nii")))
     | st.builds(Range, st.sampled_from(Measure), st.none() | NUMBERS, st.none() | NUMBERS)
     | st.builds(Within, st.frozensets(st.sampled_from(WORKSPACES)), st.just("") | st.sampled_from(PARTS))
-    | st.sampled_from((Everything(), Nothing(), Hidden()))
+    | st.sampled_from((Everything(), Nothing(), Hidden(), Read(), Unreadable()))
+    | st.builds(Kind, st.sampled_from(("image", "dicom", "*", "?mage", "a b", "a?b")))
+    | st.builds(Tag, SAYINGS.map(fold) | PATTERNS.map(fold) | st.builds("{}={}".format, PATTERNS, PATTERNS).map(fold))
+    | VALUED
+    | VALUED
 )
 QUERIES: st.SearchStrategy[Query] = st.recursive(
     LEAVES,
@@ -97,9 +135,7 @@ async def test_engine_and_evaluator_agree(
     engine: Engine, reference: type[Any], documents: list[Document], batches: int, asked: list[Asked]
 ) -> None:
     await engine.clear()
-    numbered = [
-        Document(d.root, d.workspace, d.key, d.path, d.size, d.mtime, revision) for revision, d in enumerate(documents, 1)
-    ]
+    numbered = [msgspec.structs.replace(document, revision=revision) for revision, document in enumerate(documents, 1)]
     for at in range(batches):  # several commits, so that there are several segments
         part = numbered[at::batches]
         await engine.write(part)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 
 from protocol.errors import BadCursor, BadQuery
+from protocol.fields import MAX_TAGS, MAX_TEXT, MAX_VALUES, Fields
 from search.document import Document, Gone
 from search.engine import Asked, Engine, FacetKind, Sort
 from search.query import Place, PlaceField, PlaceScope, bind_places, parse
@@ -15,8 +17,15 @@ NOW = 1_764_000_000_000_000
 BIG = 2**53 - 1
 
 
-def doc(path: str, revision: int = 1, **changed: int | str) -> Document:
-    values: dict[str, int | str] = {"root": 1, "workspace": 7, "key": f"alice/ws/{path}", "size": 10, "mtime": 1_000, **changed}
+def doc(path: str, revision: int = 1, **changed: int | str | Fields) -> Document:
+    values: dict[str, int | str | Fields] = {
+        "root": 1,
+        "workspace": 7,
+        "key": f"alice/ws/{path}",
+        "size": 10,
+        "mtime": 1_000,
+        **changed,
+    }
     return Document(path=path, revision=revision, **values)  # type: ignore[arg-type]  # mixed on purpose
 
 
@@ -93,7 +102,13 @@ async def test_nothing_is_found_before_commit_and_everything_after(engine: Engin
 
 
 async def test_what_one_may_not_read_is_neither_found_nor_counted(engine: Engine) -> None:
-    await fill(engine, doc("mine.txt", workspace=7), doc("theirs.txt", workspace=BIG), doc("loose.txt", workspace=0))
+    read = [Fields(f"kind{n}", {"a.b": f"value{n}", "a.c": n}, {"tag": f"tag{n}"}, f"content{n}") for n in range(3)]
+    await fill(
+        engine,
+        doc("mine.txt", workspace=7, fields=read[0]),
+        doc("theirs.txt", workspace=BIG, fields=read[1]),
+        doc("loose.txt", workspace=0, fields=read[2]),
+    )
     facets = frozenset(FacetKind)
     page = await engine.search(Asked(parse("", NOW), frozenset({7}), facets=facets))
     assert ([h.document.path for h in page.hits], page.total, page.bytes) == (["mine.txt"], 1, 10)
@@ -101,8 +116,26 @@ async def test_what_one_may_not_read_is_neither_found_nor_counted(engine: Engine
         FacetKind.EXTENSION: ["txt"],
         FacetKind.ROOT: ["1"],
         FacetKind.WORKSPACE: ["7"],
+        FacetKind.TYPE: ["kind0"],
+        FacetKind.TAG: ["tag=tag0"],
     }
     assert (await engine.search(Asked(parse("", NOW), frozenset(), facets=facets))).total == 0
+    for theirs in (
+        "type:kind1",
+        "type:*1",
+        "a.b:value1",
+        "a.b:*1",
+        "a.c>0",
+        "tag:tag=tag1",
+        "tag:*=*1",
+        "value1",
+        "text:content1",
+    ):
+        assert await find(engine, theirs) == [], theirs
+        page = await engine.search(Asked(parse(theirs, NOW), frozenset({7}), facets=facets))
+        assert (page.total, page.bytes, set(page.facets.values())) == (0, 0, {()})
+    for any_of_them in ("type:*", "a.b:*", "a.c<9", "tag:tag", "is:read", "-is:unreadable", "-type:kind1"):
+        assert await find(engine, any_of_them) == ["mine.txt"], any_of_them
     assert await find(engine, "NOT mine OR theirs", workspaces=frozenset({8})) == []
     assert [await engine.count(ids) for ids in ({7}, {7, BIG}, {8}, set[int]())] == [1, 2, 0, 0]
 
@@ -325,3 +358,154 @@ async def test_odd_names_are_found_by_pattern_and_come_back_unchanged(engine: En
         assert name is None or name in found, pattern
     assert await find(engine, 'name:"a?b*"') == [odd[0]]
     assert await find(engine, 'name:"a  b*"') == []
+
+
+READ = {
+    "a.dcm": Fields(
+        "dicom",
+        {
+            "dicom.modality": "MR",
+            "dicom.series": "T1w head scan, MPRAGE",
+            "dicom.rows": 256,
+            "dicom.spacing": 0.5,
+            "dicom.x": "3",
+        },
+        {"Project": "Alpha", "state": ""},
+    ),
+    "b.png": Fields("image", {"image.width": 4000, "image.scale": -1.5, "image.alpha": True, "image.mode": "RGB true"}),
+    "c.png": Fields("Image", {"image.width": 4000.0, "image.scale": -2, "image.alpha": False}, problem="It ends too early."),
+    "d.txt": Fields("text", {}, {"project": "beta=1"}, "The head of rawData.\nInformed  consent was given; see T1w/README."),
+    "e.bin": Fields(),
+    "T1w.nii": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("type:image", "bc"),
+        ("TYPE:Image", "bc"),
+        ("type:*", "abcd"),
+        ("type:?icom", "a"),
+        ("-type:*", "eT"),
+        ("is:read", "abde"),
+        ("is:unreadable", "c"),
+        ("-is:read -is:unreadable", "T"),
+        ("tag:project", "ad"),
+        ("tag:project=alpha", "a"),
+        ("tag:PROJECT=beta=1", "d"),
+        ("tag:proj*", "ad"),
+        ("tag:*=*a*", "ad"),
+        ("tag:state=", "a"),
+        ("tag:alpha", ""),
+        ("dicom.modality:mr", "a"),
+        ("dicom.modality:m", ""),
+        ("dicom.modality:m*", "a"),
+        ('dicom.series:"head scan"', "a"),
+        ('dicom.series:"scan head"', ""),
+        ("dicom.series:t1w", "a"),
+        ("dicom.series:*head*", "a"),
+        ("dicom.series:head*", ""),
+        ("dicom.rows:256", "a"),
+        ("dicom.rows:256.0", "a"),
+        ("dicom.rows>256", ""),
+        ("dicom.rows>=256", "a"),
+        ("dicom.spacing<1", "a"),
+        ("dicom.spacing:0.5", "a"),
+        ("dicom.x:3", "a"),
+        ("dicom.x:>=3", ""),
+        ("dicom.x:1..5", ""),
+        ("dicom.row>=0", ""),
+        ("image.width:4000", "bc"),
+        ("image.width>3999.5", "bc"),
+        ("image.width:..3999", ""),
+        ("image.scale<-1.5", "c"),
+        ("image.scale:-2..-1", "bc"),
+        ("image.scale<=0", "bc"),
+        ("image.alpha:true", "b"),
+        ("image.alpha:false", "c"),
+        ("image.alpha>=0", ""),
+        ("image.mode:true", "b"),
+        ("image.mode:*", "b"),
+        ("image.nothing:*", ""),
+        ("text:consent", "d"),
+        ('text:"informed consent"', "d"),
+        ('text:"consent informed"', ""),
+        ("text:rawdata", "d"),
+        ("text:head", "d"),
+        ("text:alpha", ""),
+        ("head", "ad"),
+        ("alpha", "a"),
+        ("state", "a"),
+        ("beta", "d"),
+        ('"alpha state"', ""),
+        ('"mr t1w"', ""),
+        ("path:head", ""),
+        ("name:consent", ""),
+        ("head -t1w", ""),
+        ("-head", "bceT"),
+        ("image", ""),
+        ("4000", ""),
+    ],
+)
+async def test_what_was_read_out_of_a_file_finds_it(engine: Engine, text: str, expected: str) -> None:
+    await fill(engine, *(doc(path, fields=read) if read is not None else doc(path) for path, read in READ.items()))
+    assert sorted(path[0] for path in await find(engine, text)) == sorted(expected)
+
+
+async def test_what_is_found_in_a_name_comes_before_what_is_found_only_inside(engine: Engine) -> None:
+    await fill(
+        engine,
+        doc("new.txt", mtime=9_000, fields=Fields(text="about a scan")),
+        doc("newer.txt", mtime=9_500, fields=Fields(values={"a.b": "scan"})),
+        doc("scan/a.txt", mtime=3),
+        doc("old_scan.txt", mtime=2, fields=Fields(text="scan")),
+        doc("scan.txt", mtime=1),
+    )
+    assert await find(engine, "scan") == ["scan.txt", "old_scan.txt", "scan/a.txt", "newer.txt", "new.txt"]
+    assert await find(engine, "scan ext:txt text:scan") == ["new.txt", "old_scan.txt"]
+
+
+async def test_what_was_read_out_goes_with_the_content_it_belongs_to(engine: Engine) -> None:
+    await fill(engine, doc("a.txt", 1, fields=Fields("text", {"a.b": 1}, {"t": "old"}, "before")))
+    await fill(engine, doc("a.txt", 2, fields=Fields("text", {"a.b": 2}, {"t": "new"}, "after")))
+    for old in ("a.b:1", "tag:t=old", "before", "text:before"):
+        assert await find(engine, old) == [], old
+    for new in ("a.b:2", "tag:t=new", "after", "text:after"):
+        assert await find(engine, new) == ["a.txt"], new
+    await fill(engine, doc("a.txt", 3))
+    assert await find(engine, "type:* OR a.b:* OR tag:* OR is:read OR after") == []
+    assert await find(engine, "") == ["a.txt"]
+
+
+async def test_facets_count_kinds_and_tags_of_what_was_read(engine: Engine) -> None:
+    await fill(engine, *(doc(path, size=3, fields=read) if read is not None else doc(path) for path, read in READ.items()))
+    asked = Asked(parse("", NOW), frozenset({7}), facets=frozenset({FacetKind.TYPE, FacetKind.TAG}))
+    facets = (await engine.search(asked)).facets
+    assert [(t.value, t.count, t.bytes) for t in facets[FacetKind.TYPE]] == [("image", 2, 6), ("dicom", 1, 3), ("text", 1, 3)]
+    assert [(t.value, t.count) for t in facets[FacetKind.TAG]] == [("Project=Alpha", 1), ("project=beta=1", 1), ("state=", 1)]
+
+
+async def test_a_document_comes_back_without_what_was_read_out(engine: Engine) -> None:
+    await fill(engine, doc("a.txt", fields=Fields("text", {"a.b": 1}, {"t": "v"}, "x" * 10_000)))
+    page = await engine.search(Asked(parse("", NOW), frozenset({7})))
+    assert [hit.document for hit in page.hits] == [doc("a.txt")]
+
+
+async def test_as_much_as_can_be_read_out_of_a_file_is_taken(engine: Engine) -> None:
+    wide = "\U00020000"  # four bytes
+    most = Fields(
+        "k" * 20,
+        {f"a.n{n}": (wide * 500 if n % 2 else n) for n in range(MAX_VALUES)},
+        {f"{n}{wide * 126}": wide * 256 for n in range(MAX_TAGS)},
+        wide * (MAX_TEXT - 10) + " at end\u2003x",
+    )
+    odd = Fields(
+        values={"a.b": math.nan, "a.c": math.inf, "a.d": 2**64 - 1, "a.e": "\u2003", "a.f": ""}, tags={"": "", "a b": "\n"}
+    )
+    await fill(engine, doc("most.txt", fields=most), doc("odd.txt", fields=odd))
+    for text in ("a.n2:2", f"a.n1:{wide}*", "a.n199:*", "tag:9*", 'text:"at end x"', "at"):
+        assert await find(engine, text) == ["most.txt"], text
+    for text in ("a.b:*", "a.d:18446744073709551615", 'a.e:"?"', "a.f:*", 'tag:"a?b"', 'tag:"a b=?"', "tag:="):
+        assert await find(engine, text) == ["odd.txt"], text
+    assert await find(engine, "a.b>0 OR a.c>0 OR a.b<=0") == []

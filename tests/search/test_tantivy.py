@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from protocol.errors import Conflict, Internal
 from search.document import Document, Gone
 from search.engine import Asked, Sort
+from search.fields import FORMAT
 from search.query import parse
 from search.tantivy import Tantivy
 
@@ -127,7 +129,7 @@ async def test_an_index_of_another_format_makes_room(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("not ours")
     engine = Tantivy(tmp_path)
     await engine.open()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "lock", "tantivy-1"]  # noqa: ASYNC240 - nothing else runs here
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "lock", f"tantivy-{FORMAT}"]  # noqa: ASYNC240 - nothing else runs here
     await engine.close()
 
 
@@ -195,3 +197,50 @@ async def test_a_commit_that_cannot_be_written_leaves_what_was_there_and_says_so
     await engine.commit(100)
     assert (await engine.position(), await content(engine)) == (100, after(100))
     await engine.close()
+
+
+@pytest.mark.parametrize("gone", ["the index", "its directory too"])
+async def test_an_index_that_is_deleted_while_it_is_open_begins_anew_once_it_has_failed_twice(
+    tmp_path: Path, gone: str
+) -> None:
+    engine = Tantivy(tmp_path / "index")
+    await engine.open()
+    await engine.write(history(1, 50))
+    await engine.commit(50)
+    (home,) = (tmp_path / "index").glob("tantivy-*")
+    shutil.rmtree(home if gone == "the index" else home.parent)
+
+    async def write_all() -> None:
+        await engine.write(history(51, 50))
+        await engine.commit(100)
+
+    for _ in range(2):
+        with pytest.raises(Internal):
+            await write_all()
+    assert await engine.position() == 0
+    await engine.write(history(1, 100))
+    await engine.commit(100)
+    assert (await engine.position(), await content(engine)) == (100, after(100))
+    await engine.close()
+
+
+async def test_a_damaged_index_says_so_instead_of_panicking(tmp_path: Path) -> None:
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    await engine.write(history(1, 500))
+    await engine.commit(500)
+    await engine.close()
+    (home,) = tmp_path.glob("tantivy-*")  # noqa: ASYNC240 - nothing else runs here
+    for store in home.glob("*.store"):
+        data = bytearray(store.read_bytes())
+        data[: len(data) // 2] = b"\x55" * (len(data) // 2)
+        store.write_bytes(data)
+    again = Tantivy(tmp_path)
+    await again.open()
+    try:
+        if await again.position() == 500:  # else it was noticed when it was opened, and there is nothing to read
+            with pytest.raises(Internal, match="cannot be read") as caught:
+                await content(again)
+            assert "reindex" in caught.value.todo
+    finally:
+        await again.close()

@@ -16,6 +16,7 @@ from wio.cli import (
     accounts,
     auditing,
     copying,
+    files,
     finding,
     groups,
     keys,
@@ -90,6 +91,7 @@ groups.add_to(app)
 requests.add_to(app)
 why.add_to(app)
 finding.add_to(app)
+files.add_to(app)
 copying.add_to(app)
 keys.add_to(app)
 nodes.add_to(app)

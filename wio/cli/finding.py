@@ -13,7 +13,7 @@ from wio.cli.words import count, day, safe, size, view
 
 _PANEL: Final = "Files"
 _PAGE: Final = 200
-FACETS: Final = ("owner", "ext", "node")
+FACETS: Final = ("owner", "ext", "type", "node")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,9 +24,11 @@ def add_to(app: typer.Typer) -> None:
 def find(
     query: Annotated[
         list[str],
-        typer.Argument(help="Words and fields: scan ext:nii size>1G modified:<2024 owner:bob node:lab3 in:alice/scans"),
+        typer.Argument(
+            help="Words and fields: scan ext:nii type:image image.width>4000 size>1G modified:<2024 owner:bob in:alice/scans"
+        ),
     ],
-    facets: Annotated[bool, typer.Option("--facets", help="Count by owner, extension and node, too.")] = False,
+    facets: Annotated[bool, typer.Option("--facets", help="Count by owner, extension, type and node, too.")] = False,
     sort: Annotated[
         str | None,
         typer.Option("--sort", help="relevance, newest, oldest, largest, smallest or path.", show_default=False),
@@ -34,7 +36,7 @@ def find(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show so many at most.")] = 50,
     json: Json = False,
 ) -> None:
-    """Search by name, extension, size, time, owner, node. Put -- before a query that begins with a minus."""
+    """Search by name, size, time, place and what was read out of files. Put -- before a query that begins with a minus."""
     text = " ".join(query)
     asked = FACETS if facets else ()
     with here.session() as session:

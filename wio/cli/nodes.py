@@ -6,24 +6,27 @@ from typing import Annotated, Final
 
 import typer
 
-from protocol.api import Node, NodeState
+from protocol.api import Node, NodeState, Unreadable
 from protocol.errors import BadSignature
 from protocol.identity import fingerprint, from_text
-from wio.cli import asking, here, output
+from wio.cli import asking, here, output, proofs
 from wio.cli.output import Column, Json
-from wio.cli.words import count, life, moment, safe
+from wio.cli.words import count, life, moment, root_address, root_view, safe, span
 
 _PANEL: Final = "Nodes and roots"
+_PAGE: Final = 200
 Name = Annotated[str, typer.Argument(help="The node.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Nodes: invite, list, show, trust, confirm, evict.")
+    group = typer.Typer(no_args_is_help=True, help="Nodes: invite, list, show, verify, trust, confirm, evict.")
     group.command("invite")(invite)
     group.command("ls")(list_nodes)
     group.command("show")(show)
+    group.command("unreadable")(unreadable)
     group.command("trust")(trust)
+    group.command("verify")(proofs.verify)
     group.command("confirm")(confirm)
     group.command("evict")(evict)
     app.add_typer(group, name="node", rich_help_panel=_PANEL)
@@ -63,13 +66,14 @@ def list_nodes(json: Json = False) -> None:
         Column("storage", fold=True),
         Column("endpoint", fold=True),
         Column("seen"),
-        Column("warnings", right=True),
+        Column("view"),
+        Column("alarms", right=True),
     ]
     output.table(columns, [_row(one) for one in found])
 
 
 def show(name: Name, json: Json = False) -> None:
-    """Show one node: its storage server, what a probe found, its owner's limits, its warnings."""
+    """Show one node: its storage server, how fresh its roots are, alarms and what to do, what a probe found."""
     with here.session() as session:
         one = session.client.node(name)
         known = session.pins.key(one.name)
@@ -91,11 +95,22 @@ def show(name: Name, json: Json = False) -> None:
             ("fingerprint", f"{fingerprint(key)} ({seen})"),
             ("changes to come", f"{one.pending_rows:,}" if one.pending_rows else ""),
             ("seen", _seen(one)),
+            ("view", _age(one)),
             ("joined", moment(one.joined_at)),
             *(("limit", text) for text in one.ceiling),
             *(("warning", text) for text in one.warnings),
         ]
     )
+    if one.roots:
+        output.line()
+        output.table(
+            [Column("root", fold=True), Column("view", fold=True), Column("known up to"), Column("next scan")],
+            [(view.root, root_view(view), _moment(view.scanned_at), _moment(view.next_scan_at)) for view in one.roots],
+        )
+    for alarm in one.alarms:
+        output.line()
+        output.line(f"ALARM since {moment(alarm.since)} ({alarm.kind.value}): {safe(alarm.message)}")
+        output.line(f"  {safe(alarm.todo)}")
     if one.probes:
         output.line()
         output.table(
@@ -161,10 +176,54 @@ def evict(
 
 def _row(one: Node) -> tuple[str, ...]:
     endpoint = one.endpoints[0] if one.endpoints else ""
-    return one.name, one.state.value, one.owner, one.server or one.storage, endpoint, _seen(one), str(len(one.warnings) or "")
+    return (
+        one.name,
+        one.state.value,
+        one.owner,
+        one.server or one.storage,
+        endpoint,
+        _seen(one),
+        _age(one),
+        str(len(one.alarms) or ""),
+    )
+
+
+def _age(one: Node) -> str:
+    return "" if one.age_s is None else f"{span(max(one.age_s, 0.0))} behind"
+
+
+def _moment(at: int | None) -> str:
+    return "never" if at is None else moment(at)
 
 
 def _seen(one: Node) -> str:
     if one.state is NodeState.ONLINE:
         return "now"
     return moment(one.seen_at) if one.seen_at is not None else "never"
+
+
+def unreadable(
+    address: Annotated[str, typer.Argument(metavar="NODE/ROOT", help="The root.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show so many at most.")] = 200,
+    json: Json = False,
+) -> None:
+    """List files that could not be read at index level metadata or content, and why."""
+    node, root = root_address(address)
+    found: list[Unreadable] = []
+    with here.session() as session:
+        while len(found) < limit:
+            asked = min(limit - len(found), _PAGE)
+            page = session.client.unreadable(node, root, after=found[-1].key if found else None, limit=asked)
+            found += page
+            if len(page) < asked:
+                break
+    if json:
+        output.value(found)
+        return
+    if not found:
+        output.note(f"Every file of {safe(address)} that was read could be.")
+        return
+    output.table(
+        [Column("file", fold=True), Column("kind"), Column("why", fold=True)],
+        [(one.key, one.kind, one.problem) for one in found],
+    )

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from protocol.api import Root
 from protocol.errors import BadInput
+from protocol.hours import check_hours
 from protocol.messages import IndexLevel
 from wio.cli import asking, here, output, receipts
 from wio.cli.output import Json
@@ -34,6 +35,15 @@ def change(
         int | None,
         typer.Option("--pace", min=0, help="Files a second while scanning; 0: no limit.", show_default=False),
     ] = None,
+    quiet: Annotated[
+        str | None,
+        typer.Option(
+            "--quiet",
+            metavar="08:00-18:00",
+            help="Hours of the node's day in which no scan runs; '' for none.",
+            show_default=False,
+        ),
+    ] = None,
     creators: Annotated[
         str | None,
         typer.Option(
@@ -48,23 +58,28 @@ def change(
 ) -> None:
     """Change a root. A list replaces the one there was; '' empties it; what is not given stays."""
     node, name = root_address(address)
-    if level is None and pace is None and creators is None and managers is None:
-        raise BadInput("There is nothing to change.", todo="Give --level, --pace, --creators or --managers.")
+    if all(one is None for one in (level, pace, quiet, creators, managers)):
+        raise BadInput("There is nothing to change.", todo="Give --level, --pace, --quiet, --creators or --managers.")
     with here.session() as session:
         changed = session.client.change_root(
             node,
             name,
             level=UNSET if level is None else level,
             pace=UNSET if pace is None else pace,
+            quiet=UNSET if quiet is None else check_hours(quiet),
             creators=UNSET if creators is None else _names(creators),
             managers=UNSET if managers is None else _names(managers),
         )
     if json:
         output.value(changed)
         return
-    paced = "" if pace is None else f"{count(pace, 'file')} a second while scanning" if pace else "no limit"
     output.fields(
-        [("root", f"{changed.node}/{changed.name}"), ("index", changed.level.value), ("pace", paced), *roles(changed)]
+        [
+            ("root", f"{changed.node}/{changed.name}"),
+            ("index", changed.level.value),
+            *hours(changed),
+            *roles(changed),
+        ]
     )
     for text in changed.warnings:
         output.note(f"warning: {safe(text)}")
@@ -96,6 +111,12 @@ def retire(
         for text in receipts.together(done.receipts):
             output.line(text)
     raise typer.Exit(receipts.exit_code(done.receipts))
+
+
+def hours(root: Root) -> Sequence[tuple[str, str]]:
+    """Return how fast a root is scanned, and when not, as fields."""
+    paced = f"{count(root.pace, 'file')} a second while scanning" if root.pace else "no limit"
+    return ("pace", paced), ("quiet hours", f"{root.quiet} by the node's clock" if root.quiet else "")
 
 
 def roles(root: Root) -> Sequence[tuple[str, str]]:

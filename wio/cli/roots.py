@@ -10,11 +10,12 @@ import typer
 
 from protocol.api import NewRoot, Root, RootKind, ScanStatus
 from protocol.errors import DeadlinePassed, StorageRefused
+from protocol.hours import check_hours
 from protocol.messages import IndexLevel, ScanState
 from protocol.names import Layout
-from wio.cli import here, output, root_changes
+from wio.cli import here, output, proofs, root_changes
 from wio.cli.output import Column, Json
-from wio.cli.words import MICROSECONDS, count, moment, root_address, safe, size, span
+from wio.cli.words import MICROSECONDS, count, moment, root_address, root_view, safe, size, span
 
 if TYPE_CHECKING:
     from wio.client import Client
@@ -29,11 +30,12 @@ Address = Annotated[str, typer.Argument(metavar="NODE/ROOT", help="The root.", s
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Roots: make, list, show, scan, change, retire.")
+    group = typer.Typer(no_args_is_help=True, help="Roots: make, list, show, survey, scan, change, retire.")
     group.command("create")(create)
     group.command("ls")(list_roots)
     group.command("show")(show)
     group.command("scan")(scan)
+    group.command("survey")(proofs.survey)
     root_changes.add_to(group)
     app.add_typer(group, name="root", rich_help_panel=_PANEL)
 
@@ -54,13 +56,21 @@ def create(
         bool, typer.Option("--accept-visible-names", help="Allow a layout in which this server shows names to others.")
     ] = False,
     level: Annotated[IndexLevel, typer.Option("--level", help="How much the hub may know of the files.")] = IndexLevel.NAMES,
+    pace: Annotated[int, typer.Option("--pace", min=0, help="Files a second while scanning; 0: no limit.")] = 0,
+    quiet: Annotated[
+        str, typer.Option("--quiet", metavar="08:00-18:00", help="Hours of the node's day in which no scan runs.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Make nothing: count what an import would bring.")] = False,
     json: Json = False,
 ) -> None:
     """Make a root in a bucket of your node; what is there already is imported by wio root scan."""
     node, name = root_address(address if node is None else f"{node}/{address}")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
-    asked = NewRoot(node, name, kind, bucket, prefix, layout, accept_visible_names, level)
+    asked = NewRoot(node, name, kind, bucket, prefix, layout, accept_visible_names, level, pace, check_hours(quiet))
+    if dry_run:
+        proofs.dry_run(asked, as_json=json)
+        return
     with here.session() as session:
         made = session.client.create_root(asked)
     if json:
@@ -88,6 +98,7 @@ def list_roots(json: Json = False) -> None:
         Column("index"),
         Column("files", right=True),
         Column("size", right=True),
+        Column("view", fold=True),
         Column("lies at", fold=True),
     ]
     rows = [
@@ -98,6 +109,7 @@ def list_roots(json: Json = False) -> None:
             one.level.value,
             f"{one.objects:,}",
             size(one.bytes),
+            root_view(one.view) if one.view is not None else "",
             f"s3://{one.bucket}/{one.prefix}",
         )
         for one in found
@@ -123,6 +135,8 @@ def show(address: Address, json: Json = False) -> None:
             ("index", one.level.value),
             ("holds", f"{count(one.objects, 'file')}, {size(one.bytes)}"),
             ("digest", one.digest),
+            *root_changes.hours(one),
+            *_view(one),
             *root_changes.roles(one),
             ("made", moment(one.created_at)),
         ]
@@ -226,6 +240,17 @@ def _watch(client: Client, node: str, name: str, before: ScanStatus) -> ScanStat
         except KeyboardInterrupt:
             output.note(f"The scan goes on without you; wio root scan {safe(node)}/{safe(name)} shows how far it is.")
             raise
+
+
+def _view(one: Root) -> list[tuple[str, str]]:
+    if one.view is None:
+        return []
+    scanned, due = one.view.scanned_at, one.view.next_scan_at
+    return [
+        ("view", root_view(one.view)),
+        ("scanned", "never" if scanned is None else f"everything up to {moment(scanned)} is known"),
+        ("next scan", "" if due is None else moment(due)),
+    ]
 
 
 def _address(one: Root) -> str:

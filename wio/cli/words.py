@@ -7,9 +7,10 @@ import sys
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
-from protocol.api import NodeState, NodeView
+from protocol.api import NodeState, NodeView, RootView
 from protocol.errors import BadInput, BadLifetime, BadName, BadQuery
 from protocol.grants import Permission
+from protocol.messages import RootActivity
 from protocol.names import shown
 
 MICROSECONDS: Final = 1_000_000
@@ -17,6 +18,9 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LIFE = re.compile(r"([0-9]{1,9})([smhdw]?)\Z")
 _SIZES: Final = ("K", "M", "G", "T", "P", "E")
 _FRESH_S: Final = 5.0
+_TODAY_S: Final = 20 * 3600.0
+"""Younger than this, a time of day says which day is meant."""
+_NAMED: Final = 3
 
 
 def safe(text: str) -> str:
@@ -150,22 +154,49 @@ def when(text: str, zone: tzinfo | None = None) -> int:
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def view(node: NodeView) -> str:
-    """Say how old an answer's view of one node is: ``lab3 2 s old``, ``nas 14 min old (offline)``."""
-    parts = []
+def view(node: NodeView, zone: tzinfo | None = None) -> str:
+    """Say how old an answer's view of one node is.
+
+    ``lab3: 2 s behind``; ``nas: offline since 10:42, showing what was known then``.
+    """
+    name = safe(node.node)
     if node.state is not NodeState.ONLINE:
-        parts.append(node.state.value)
+        if node.seen_at is None:
+            return f"{name}: {node.state.value}, showing what is known"
+        recent = node.age_s is not None and node.age_s < _TODAY_S
+        since = _at(node.seen_at, zone).strftime("%H:%M") if recent else moment(node.seen_at, zone)
+        return f"{name}: {node.state.value} since {since}, showing what was known then"
+    parts = []
     if node.scanning:
         parts.append("scanning")
     if node.pending_rows:
         parts.append(f"{count(node.pending_rows, 'change')} to come")
-    age = "of unknown age" if node.age_s is None else f"{span(max(node.age_s, 0.0))} old"
-    return f"{safe(node.node)} {age}" + (f" ({', '.join(parts)})" if parts else "")
+    if node.behind:
+        more = f" and {len(node.behind) - _NAMED} more" if len(node.behind) > _NAMED else ""
+        parts.append(f"not up to date: {', '.join(safe(one) for one in node.behind[:_NAMED])}{more}")
+    age = "not up to date yet" if node.age_s is None else f"{span(max(node.age_s, 0.0))} behind"
+    return f"{name}: {age}" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def root_view(one: RootView) -> str:
+    """Say how fresh a root is: ``2 s behind``, ``scanning, 12 places to look at``, ``missing: …``."""
+    parts = [] if one.activity is None or one.activity is RootActivity.IDLE else [one.activity.value]
+    parts.append("not up to date yet" if one.age_s is None else f"{span(max(one.age_s, 0.0))} behind")
+    if one.dirty:
+        parts.append(f"{count(one.dirty, 'place')} to look at")
+    if one.unread:
+        parts.append(f"{count(one.unread, 'file')} to read")
+    if one.unreadable:
+        parts.append(f"{count(one.unreadable, 'file')} unreadable")
+    if one.drifted:
+        parts.append("not what its node knows")
+    return ", ".join(parts) + (f": {safe(one.problem)}" if one.problem else "")
 
 
 def stale(node: NodeView) -> bool:
     """Say whether a view is worth a remark: the node is away, behind, or being scanned."""
-    return node.state is not NodeState.ONLINE or node.scanning or node.age_s is None or node.age_s > _FRESH_S
+    away = node.state is not NodeState.ONLINE
+    return away or node.scanning or bool(node.behind) or node.age_s is None or node.age_s > _FRESH_S
 
 
 def _at(microseconds: int, zone: tzinfo | None) -> datetime:

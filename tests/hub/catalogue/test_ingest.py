@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from hub.db.tables import entries, roots, workspaces
+from hub.db.tables import entries, roots
 from protocol.digest import run_on
 from protocol.errors import BadMessage
 from protocol.messages import Ack, Change, Cursor, Events, IndexLevel, Nak, Progress, Row, ScanState
@@ -230,7 +230,9 @@ async def test_a_scan_that_ends_before_its_rows_are_here_is_compared_where_it_en
     assert agent.root not in agent.world.ingest.drifts
 
 
-async def test_a_catalogue_that_has_drifted_is_noticed_and_the_agent_starts_anew_but_not_all_the_time(agent: Any) -> None:
+async def test_a_catalogue_that_has_drifted_is_noted_and_only_where_nothing_else_helps_the_agent_starts_anew(
+    agent: Any,
+) -> None:
     agent.put("a")
     agent.put("b")
     await agent.send()
@@ -238,25 +240,30 @@ async def test_a_catalogue_that_has_drifted_is_noticed_and_the_agent_starts_anew
         gone = entries.delete().where(entries.c.root_id == agent.root, entries.c.key == "a")
         await connection.execute(gone)
         await connection.execute(update(roots).where(roots.c.id == agent.root).values(objects=1, bytes=1, digest=17))
+    assert await agent.say(agent.scan()) is None
+    assert "2 (" in agent.world.ingest.drifts[agent.root]
+    since = await drifted_at(agent)
+    assert since is not None
+    assert await agent.say(agent.scan()) is None
+    assert await drifted_at(agent) == since
+    agent.world.ingest.begin_anew(agent.root)
     answer = await agent.say(agent.scan())
     assert isinstance(answer, Nak)
     assert answer.cursor.running not in agent.runs
-    assert "2 (" in agent.world.ingest.drifts[agent.root]
-    assert await agent.say(agent.scan()) is None
-    assert agent.root in agent.world.ingest.drifts
-
-
-async def test_totals_that_are_wrong_are_counted_again_and_nothing_else_happens(agent: Any) -> None:
-    workspace = await agent.world.workspace(agent.root, "p/")
-    for key in KEYS:
-        agent.put(key, 3)
-    await agent.send()
+    agent.world.ingest.begin_anew(agent.root)
+    assert await agent.say(agent.scan()) is None, "not all the time"
+    agent.put("a", 1, "e")
     async with agent.world.database.write() as connection:
-        await connection.execute(update(roots).where(roots.c.id == agent.root).values(objects=1, bytes=1, digest=17))
-        await connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(objects=99))
-    assert await agent.say(agent.scan()) is None
-    await agent.world.check(agent.root)
+        await connection.execute(update(roots).where(roots.c.id == agent.root).values(objects=2, digest=agent.done().digest))
+    await agent.say(agent.done())
+    assert await drifted_at(agent) is None
     assert agent.root not in agent.world.ingest.drifts
+
+
+async def drifted_at(agent: Any) -> int | None:
+    async with agent.world.database.read() as connection:
+        found: int | None = await connection.scalar(select(roots.c.drifted_at).where(roots.c.id == agent.root))
+    return found
 
 
 async def test_how_far_a_scan_is_can_be_read(agent: Any) -> None:

@@ -18,8 +18,10 @@ from hub.services.ports import Actor, Readable
 from hub.services.searching import Searching, resolve_places
 from protocol.api import NodeState
 from protocol.errors import BadCursor, BadInput, BadQuery, NoGrant, UnknownPath, UnknownWorkspace
-from protocol.messages import Health, Progress, ScanState
+from protocol.fields import Fields
+from protocol.messages import Health, Progress, RootActivity, RootState, ScanState
 from protocol.names import NodeId, RootId, UserId, WorkspaceId
+from search.document import Document
 from search.engine import Sort
 from search.query import Within, parse
 from search.tantivy import Tantivy
@@ -56,6 +58,8 @@ class Watching:
         self.up: set[int] = set()
         self.fresh: dict[int, int] = {}
         self.last: dict[int, Health] = {}
+        self.ages: dict[int, float] = {}
+        self.states: dict[int, RootState] = {}
 
     def online(self, node: NodeId) -> bool:
         return node in self.up
@@ -65,6 +69,17 @@ class Watching:
 
     def health(self, node: NodeId) -> Health | None:
         return self.last.get(node)
+
+    def heard_at(self, node: NodeId) -> int | None:
+        return self.fresh.get(node)
+
+    def root_age_s(self, node: NodeId, root: int) -> float | None:
+        del node
+        return self.ages.get(root)
+
+    def state(self, node: NodeId, root: int) -> RootState | None:
+        del node
+        return self.states.get(root)
 
 
 class Library:
@@ -262,6 +277,30 @@ async def test_facets_count_only_what_one_may_read_by_names_people_know(library:
         "workspace": [("alice/scans", 7), ("alice/notes", 1)],
     }
     assert (page.total, page.bytes) == (8, 12_030)
+
+
+async def test_kinds_and_tags_are_counted_and_searched_only_where_one_may_read(library: Library) -> None:
+    read = {
+        ("alice/scans/a.dcm", library.scans): Fields("dicom", {"dicom.modality": "MR", "dicom.rows": 256}, {"Project": "one"}),
+        ("alice/notes/b.txt", library.notes): Fields("text", text="about the scanner", problem="It ends too early."),
+        ("bob/scans/c.png", library.bobs): Fields("image", {"dicom.rows": 512}, {"Project": "two"}, "the scanner"),
+    }
+    newest = await library.engine.position()
+    await library.engine.write(
+        [
+            Document(99, where, key, key.split("/", 2)[2], 7, 10**18, newest + n, fields)
+            for n, ((key, where), fields) in enumerate(read.items(), 1)
+        ]
+    )
+    await library.engine.commit(newest + len(read))
+    page = await library.searching.search(ALICE, q="is:read OR is:unreadable", facets=("type", "tag"))
+    assert {name: [(one.value, one.count, one.bytes) for one in counts] for name, counts in page.facets.items()} == {
+        "type": [("dicom", 1, 7), ("text", 1, 7)],
+        "tag": [("Project=one", 1, 7)],
+    }
+    assert await library.hits(ALICE, "dicom.rows>0") == await library.hits(ALICE, "tag:project") == ["alice/scans/a.dcm"]
+    assert await library.hits(ALICE, "scanner") == await library.hits(ALICE, "is:unreadable") == ["alice/notes/b.txt"]
+    assert await library.hits(BOB, "scanner type:image dicom.rows:512 tag:project=two") == ["bob/scans/c.png"]
 
 
 async def test_an_unknown_facet_and_a_wrong_query_are_explained(library: Library) -> None:

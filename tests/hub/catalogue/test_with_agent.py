@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
-from hub.db.tables import entries, journals, roots
-from protocol.messages import AgentMessage, Events, IndexLevel, Progress, RootConfig
+from hub.db import catalogue
+from hub.db.database import Database as HubDatabase
+from hub.db.tables import audit, entries, journals, roots
+from hub.services import repairing as repairs
+from hub.services.audit import Audit
+from hub.services.repairing import Repairing
+from protocol.errors import NodeOffline
+from protocol.messages import (
+    AgentMessage,
+    Answer,
+    Asking,
+    Digests,
+    Done,
+    Events,
+    IndexLevel,
+    Progress,
+    Recheck,
+    RootConfig,
+    Scan,
+)
 from protocol.names import Layout
+from spoke_agent.index import proofs
 from spoke_agent.index.database import Database
 from spoke_agent.index.ledger import Ledger
+from spoke_agent.index.proofs import Proofs
 from spoke_agent.index.scan import Scanner
 from spoke_agent.index.schedule import Schedule
 from spoke_agent.link.sender import Sender
@@ -65,7 +86,8 @@ class Spoke:
     async def start(self, *, lost: bool = False) -> None:
         if lost or not hasattr(self, "path"):
             self.path = self.folder / f"agent-{next(self.lives)}.sqlite"
-        self.ledger = Ledger(Database(self.path))
+        self.database = Database(self.path)
+        self.ledger = Ledger(self.database)
         await self.ledger.open()
         await self.ledger.configure(1, [self.config])
         scanner = Scanner(
@@ -74,6 +96,7 @@ class Spoke:
             clock=self.world.now,
             report=lambda progress: self.sender.progress(progress),  # noqa: PLW0108 - it is made below
         )
+        self.proofs = Proofs(self.storage, self.ledger, scanner, clock=self.world.now)  # type: ignore[arg-type]  # as above
         now = asyncio.get_running_loop().time
         self.schedule = Schedule(self.ledger, scanner.scan_root, now=now, every_s=3600)
         self.sender = Sender(self.ledger, self.schedule, now=now, pause=lambda _: asyncio.sleep(0))
@@ -155,11 +178,194 @@ async def test_a_hub_restored_to_an_earlier_state_ends_with_the_same_catalogue(s
     await spoke.equal()
 
 
-async def test_a_catalogue_that_has_drifted_repairs_itself_with_the_next_scan(spoke: Spoke) -> None:
-    """Rows are gone, and the totals are wrong as well: the worst a fault of the hub's own could do."""
-    await spoke.lose(20)
-    async with spoke.world.database.write() as connection:
-        await connection.execute(update(roots).where(roots.c.id == spoke.config.root).values(objects=30, bytes=30, digest=17))
+class Asked:
+    """Carries requests to the one agent (``ports.Agents``); ``fault`` is called before each and may raise."""
+
+    def __init__(self, spoke: Spoke) -> None:
+        self._spoke = spoke
+        self.asked: list[Asking] = []
+        self.fault: Callable[[Asking], None] = lambda _: None
+
+    def online(self, node: int) -> bool:
+        return node == self._spoke.node
+
+    async def ask(self, node: int, make: Callable[[int, int], Asking], *, deadline_s: float) -> Answer:
+        assert node == self._spoke.node
+        request = make(1, round(deadline_s * 1000))
+        self.asked.append(request)
+        self.fault(request)
+        match request:
+            case Digests():
+                return await self._spoke.proofs.digests(request)
+            case Recheck():
+                await self._spoke.proofs.recheck(request)
+            case Scan():
+                self._spoke.schedule.request(request.root)
+        return Done(request.request)
+
+    def rechecked(self) -> int:
+        return sum(isinstance(one, Recheck) for one in self.asked)
+
+
+@pytest.fixture
+def agents(spoke: Spoke) -> Asked:
+    return Asked(spoke)
+
+
+@pytest.fixture
+def repairing(spoke: Spoke, agents: Asked, monkeypatch: pytest.MonkeyPatch) -> Repairing:
+    monkeypatch.setattr(repairs, "RANGES", 8)
+    monkeypatch.setattr(repairs, "LEAF", 2)
+    world = spoke.world
+    return Repairing(
+        database=world.database,
+        agents=agents,  # type: ignore[arg-type]  # the part that a repair uses
+        clock=world,
+        audit=Audit(database=world.database, clock=world),
+        settled=world.ingest.settled,
+        begin_anew=world.ingest.begin_anew,
+    )
+
+
+async def drifted(spoke: Spoke) -> None:
+    """Scan, and wait until the drift is noted."""
     spoke.schedule.request(spoke.config.root)
+    async with asyncio.timeout(20):
+        while spoke.config.root not in spoke.world.ingest.drifts:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+async def wrong_totals(spoke: Spoke, **values: int) -> None:
+    async with spoke.world.database.write() as connection:
+        await connection.execute(update(roots).where(roots.c.id == spoke.config.root).values(**values))
+
+
+async def test_a_catalogue_that_has_drifted_is_repaired_by_ranges(spoke: Spoke, repairing: Repairing) -> None:
+    """Rows are gone, and the totals are wrong as well: the worst a fault of the hub's own could do."""
+    await spoke.lose(3)
+    await wrong_totals(spoke, objects=30, bytes=30, digest=17)
+    await drifted(spoke)
+    rows = spoke.ledger.pending
+    assert await repairing.step() == 1
+    await spoke.equal()
+    assert spoke.config.root not in spoke.world.ingest.drifts
+    assert "Nak" not in spoke.answers
+    assert spoke.ledger.pending - rows <= 12
+    assert await repairing.step() == 0
+    told = await audited(spoke)
+    assert told == ["root.repair"]
+
+
+async def audited(spoke: Spoke) -> list[str]:
+    async with spoke.world.database.read() as connection:
+        found = await connection.scalars(select(audit.c.action).where(audit.c.node_id == spoke.node))
+    return list(found)
+
+
+async def test_ghosts_and_wrong_contents_on_the_hub_go(spoke: Spoke, repairing: Repairing) -> None:
+    async with spoke.world.database.write() as connection:
+        for key, size in (("a-ghost", 9), ("k010x", 9), ("z", 9), ("k020", 7)):
+            revision = await HubDatabase.take_revisions(connection, 1)
+            ghost = catalogue.Entry(spoke.config.root, key, 0, size, 1, "ghost", 0, revision, False, 1)
+            await catalogue.store(connection, [ghost])
+    await wrong_totals(spoke, digest=1)
+    await drifted(spoke)
+    assert await repairing.step() == 1
+    await spoke.equal()
+
+
+async def test_a_catalogue_that_lost_everything_has_it_said_again(spoke: Spoke, repairing: Repairing) -> None:
+    await spoke.lose(999)
+    await wrong_totals(spoke, objects=0, bytes=0, digest=0)
+    await drifted(spoke)
+    assert await repairing.step() == 1
+    await spoke.equal()
+    assert "Nak" not in spoke.answers
+
+
+async def test_where_very_much_is_known_it_is_said_again_without_a_look(
+    spoke: Spoke, repairing: Repairing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs, "LOOKED_AT", 5)
+    monkeypatch.setattr(proofs, "SAID_AT_ONCE", 7)
+    await spoke.lose(999)
+    await wrong_totals(spoke, objects=0, bytes=0, digest=0)
+    await drifted(spoke)
+    assert await repairing.step() == 1
+    await spoke.equal()
+
+
+async def test_totals_that_are_wrong_on_the_hub_are_counted_again_and_nothing_is_looked_at(
+    spoke: Spoke, repairing: Repairing, agents: Asked
+) -> None:
+    await wrong_totals(spoke, objects=1, bytes=1, digest=17)
+    await drifted(spoke)
+    assert await repairing.step() == 1
+    assert agents.rechecked() == 0
+    await spoke.equal()
+
+
+async def test_totals_that_are_wrong_at_the_agent_are_counted_again_and_nothing_is_looked_at(
+    spoke: Spoke, repairing: Repairing, agents: Asked
+) -> None:
+    await spoke.database.run(lambda connection: connection.execute("UPDATE root SET digest = digest - 1, objects = 7"))
+    await drifted(spoke)
+    assert await repairing.step() == 1
+    assert agents.rechecked() == 0
+    spoke.schedule.request(spoke.config.root)
+    spoke.put("another")
+    await spoke.equal()
+    assert spoke.config.root not in spoke.world.ingest.drifts
+
+
+async def test_a_repair_that_is_cut_off_is_begun_again(spoke: Spoke, repairing: Repairing, agents: Asked) -> None:
+    async with spoke.world.database.write() as connection:
+        await connection.execute(update(entries).where(entries.c.root_id == spoke.config.root).values(size=77))
+    await wrong_totals(spoke, digest=17)
+    await drifted(spoke)
+
+    def gone(request: Asking) -> None:
+        if isinstance(request, Recheck) and agents.rechecked() > 2:
+            raise NodeOffline("It is gone.")
+
+    agents.fault = gone
+    assert await repairing.step() == 0
+    agents.fault = lambda _: None
+    assert await repairing.step() == 1
+    await spoke.equal()
+
+
+async def test_what_ranges_cannot_heal_gets_a_new_journal(spoke: Spoke, repairing: Repairing, agents: Asked) -> None:
+    async def deaf(request: Recheck) -> None:
+        del request
+
+    spoke.proofs.recheck = deaf  # type: ignore[method-assign]  # it says that it looks, and does not
+    await spoke.lose(20)
+    await wrong_totals(spoke, digest=17)
+    await drifted(spoke)
+    assert await repairing.step() == 0
     await spoke.equal()
     assert "Nak" in spoke.answers
+    assert isinstance(agents.asked[-1], Scan)
+
+
+async def test_many_histories_of_tampering_end_equal(spoke: Spoke, repairing: Repairing) -> None:
+    chance = random.Random(5)  # noqa: S311 - repeatable on purpose
+    for _ in range(6):
+        async with spoke.world.database.write() as connection:
+            mine = entries.c.root_id == spoke.config.root
+            for key in chance.sample(sorted(spoke.storage.objects), 8):
+                change = chance.choice(["delete", "size", "gone"])
+                here = (mine, entries.c.key == key)
+                if change == "delete":
+                    await connection.execute(delete(entries).where(*here))
+                elif change == "size":
+                    await connection.execute(update(entries).where(*here).values(size=entries.c.size + 1))
+                else:
+                    await connection.execute(update(entries).where(*here).values(gone=True))
+        await wrong_totals(spoke, digest=chance.getrandbits(62))
+        await drifted(spoke)
+        spoke.put(f"new{chance.random()}")
+        assert await repairing.step() == 1
+        spoke.schedule.request(spoke.config.root)
+        await spoke.equal()

@@ -5,10 +5,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hub.db.tables import past_grants, roots, workspaces
+from hub.db.tables import past_grants, roots, settings, workspaces
 from hub.services.ports import Actor
 from protocol.api import NewGroup, NewMember, NewShare, RootChange, RootKind
-from protocol.errors import BadInput, NotAllowed, OverCeiling, UnknownGroup, UnknownRoot, UnknownUser, UnknownWorkspace
+from protocol.errors import (
+    BadInput,
+    NodeOffline,
+    NotAllowed,
+    OverCeiling,
+    UnknownGroup,
+    UnknownRoot,
+    UnknownUser,
+    UnknownWorkspace,
+)
 from protocol.grants import Permission, ReceiptState
 from protocol.messages import CheckRoot, Configure, IndexLevel
 
@@ -171,3 +180,38 @@ async def test_a_public_root_that_is_retired_is_closed_to_everyone(bench: Any, a
     retired = await bench.root_changes.retire(alice, "lab3", "main")
     assert sorted(one.subject.name for one in retired.receipts) == ["bob", "everyone"]
     assert lab3.sets["everyone", 0].grants == ()
+
+
+async def test_reading_files_begins_only_with_the_agent_there_and_ends_at_any_time(
+    bench: Any, alice: Actor, lab3: Any, main: Any
+) -> None:
+    del main
+    await change(bench, alice, level=IndexLevel.METADATA)
+    del bench.agents.nodes[lab3.id]
+    assert (await change(bench, alice, level=IndexLevel.CONTENT)).level is IndexLevel.CONTENT
+    assert (await change(bench, alice, level=IndexLevel.NAMES)).level is IndexLevel.NAMES
+    with pytest.raises(NodeOffline, match="begin to read"):
+        await change(bench, alice, level=IndexLevel.METADATA)
+    assert (await change(bench, alice, level=IndexLevel.NONE)).level is IndexLevel.NONE
+    assert (await change(bench, alice, level=IndexLevel.NAMES)).level is IndexLevel.NAMES
+    bench.agents.nodes[lab3.id] = lab3
+    assert (await change(bench, alice, level=IndexLevel.METADATA)).level is IndexLevel.METADATA
+
+
+async def test_a_lowered_level_and_a_retired_root_are_noted_for_what_is_to_be_forgotten(
+    bench: Any, alice: Actor, lab3: Any, main: Any
+) -> None:
+    del lab3
+
+    async def noted() -> int:
+        async with bench.database.read() as connection:
+            found = await connection.execute(select(settings).where(settings.c.name == f"level of root {main.id}"))
+            return len(found.all())
+
+    assert await noted() == 0
+    await change(bench, alice, pace=5)
+    assert await noted() == 0
+    await change(bench, alice, level=IndexLevel.NONE)
+    assert await noted() == 1
+    await bench.root_changes.retire(alice, "lab3", "main")
+    assert await noted() == 1

@@ -10,6 +10,8 @@ from protocol.api import NewShare, RootKind
 from protocol.errors import (
     BadInput,
     BadLifetime,
+    BadSetting,
+    Internal,
     NodeOffline,
     NoGrant,
     OverCeiling,
@@ -17,6 +19,8 @@ from protocol.errors import (
     UnknownShare,
     UnknownUser,
     UnknownWorkspace,
+    Unreachable,
+    WioError,
 )
 from protocol.grants import Permission, ReceiptState
 from protocol.messages import Mint, SetGrants
@@ -176,6 +180,28 @@ async def test_a_deadline_that_passes_is_pending_and_tried_again(
     assert lab3.grants(bob.id) == {}
     assert (await bench.stored_receipt(receipt.id)).state is ReceiptState.ENFORCED
     assert await bench.settling.retry_once() == 0
+
+
+@pytest.mark.parametrize("fault", [Internal("It failed."), BadSetting("Its file is damaged."), Unreachable("It is locked.")])
+async def test_a_fault_of_the_nodes_own_is_no_refusal_and_it_is_tried_again(
+    bench: Any, alice: Actor, bob: Actor, lab3: Any, scans: Any, *, fault: WioError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del scans
+    await share(bench, alice, "bob", READ)
+    await bench.key(bob, "alice/scans")
+
+    async def failed(*_: object, **__: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.agents, "ask", failed)
+        receipt = (await bench.sharing.unshare(alice, "alice", "scans", "bob")).receipts[0]
+        assert receipt.state is ReceiptState.PENDING
+        assert fault.message in receipt.reason
+        assert await bench.settling.retry_once() == 1
+    assert await bench.settling.retry_once() == 1
+    assert lab3.grants(bob.id) == {}
+    assert (await bench.stored_receipt(receipt.id)).state is ReceiptState.ENFORCED
 
 
 async def test_a_probe_that_proves_the_opposite_is_no_enforcement(

@@ -24,8 +24,8 @@ from hub.settings import Settings, read_settings
 from protocol.api import NewAccount
 from protocol.grants import open_set
 from protocol.identity import JoinString, new_key, public_key
-from protocol.messages import Done as Carried
 from protocol.messages import (
+    Counted,
     Epochs,
     Finding,
     GrantsApplied,
@@ -39,8 +39,14 @@ from protocol.messages import (
     ScanState,
     SealedCredential,
     SetGrants,
+    Sum,
+    Survey,
+    Surveyed,
+    Verified,
+    Verify,
     Wishes,
 )
+from protocol.messages import Done as Carried
 from protocol.session import AgentSession, Opened, Received
 
 PASSWORD: Final = "correct horse battery"
@@ -145,6 +151,11 @@ class YesAgent:
             await self.say(GrantsApplied(message.request, subject.subject, subject.epoch, now, 0, ()))
         elif isinstance(message, Mint):
             await self.say(Minted(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
+        elif isinstance(message, Survey):
+            await self.say(Surveyed(message.request, 0, 0, (), (), 1, 1))
+        elif isinstance(message, Verify):
+            nothing, none = Sum(0, 0, 0), Counted("unknown", 0)
+            await self.say(Verified(message.request, nothing, nothing, nothing, 0, 0, none, none, none))
         elif hasattr(message, "request"):
             await self.say(Carried(message.request))
             if isinstance(message, Scan):

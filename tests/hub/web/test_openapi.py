@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ import httpx
 import pytest
 
 import protocol.api
+from protocol.digest import EMPTY_RUN, run_on
+from protocol.messages import Change, Events, Row
 
 Document = dict[str, Any]
 
@@ -149,7 +152,7 @@ def test_the_routes_are_those_of_the_contract(document: Document) -> None:
     written = re.findall(r"^    (GET|POST|PUT|PATCH|DELETE) +(/[^ ?\n]*)", protocol.api.__doc__ or "", flags=re.MULTILINE)
     served = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert served == {(method, f"/api/v1{path}") for method, path in written}
-    assert len(served) == len(written) == 48
+    assert len(served) == len(written) == 54
 
 
 def test_what_people_send_is_described_as_strictly_as_it_is_read(document: Document) -> None:
@@ -198,7 +201,7 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
     await ask("POST", "/invitations", 400, walker, life_s=-1)
     await ask("GET", "/nodes/nowhere", 404, walker)
     root = {"node": "walk1", "name": "data", "kind": "private", "bucket": "lab", "accept_visible_names": True}
-    async with joined(hub, walker, "walk1"):
+    async with joined(hub, walker, "walk1") as node:
         await ask("GET", "/nodes", 200, walker)
         await ask("GET", "/nodes/walk1", 200, walker)
         await ask("POST", "/roots", 201, walker, **root)
@@ -209,6 +212,13 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         await ask("GET", "/roots/walk1/nothing", 404, walker)
         await ask("POST", "/roots/walk1/data/scan", 200, walker)
         await ask("GET", "/roots/walk1/data/scan", 200, walker)
+        await ask("POST", "/roots/walk1/data/survey", 200, walker)
+        await ask("POST", "/roots/walk1/data/survey", 403, await hub.register("surveyor"))
+        planned = root | {"name": "planned", "bucket": "planned"}
+        await ask("POST", "/nodes/walk1/survey", 200, walker, **planned)
+        await ask("POST", "/nodes/walk1/survey", 403, friend, **planned)
+        assert (await ask("POST", "/roots/walk1/data/verify", 200, walker))["equal"]
+        await ask("POST", "/roots/walk1/data/verify", 403, friend)
         await ask("POST", "/workspaces", 201, walker, name="scans", root="walk1/data")
         await ask("POST", "/workspaces", 409, walker, name="scans", root="walk1/data")
         await ask("GET", "/workspaces?which=mine", 200, walker)
@@ -232,6 +242,16 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         await ask("GET", "/files?path=scans", 200, walker)
         await ask("GET", "/files?path=walker/scans", 404, friend)
         await ask("GET", "/files", 400, walker)
+        await ask("GET", "/file?path=scans/a.txt", 404, walker)
+        row = Row(Change.PUT, (await ask("GET", "/roots/walk1/data", 200, walker))["id"], "walker/scans/a.txt", 1, 1, "e")
+        await node.say(Events(1, 0, (row,), run_on(EMPTY_RUN, [row])))
+        async with asyncio.timeout(10):
+            while not (await ask("GET", "/files?path=scans", 200, walker))["entries"]:  # noqa: ASYNC110 - the hub tells nobody
+                await asyncio.sleep(0.01)
+        assert (await ask("GET", "/file?path=scans/a.txt", 200, walker))["size"] == 1
+        await ask("GET", "/file?path=walker/scans/a.txt", 404, friend)
+        assert await ask("GET", "/unreadable?node=walk1&root=data", 200, walker) == []
+        await ask("GET", "/unreadable?node=walk1&root=data", 403, await hub.register("onlooker"))
         await ask("GET", "/search?q=ext:txt&facets=ext,node&sort=newest", 200, walker)
         await ask("GET", "/search?q=size%3E%3E", 400, walker)
         await ask("GET", "/search?cursor=forged", 400, walker)
@@ -272,6 +292,8 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         await ask("POST", f"/requests/{asked['id']}/answer", 404, friend, yes=True)
         await ask("POST", f"/requests/{asked['id']}/answer", 200, walker, yes=True)
         await ask("POST", f"/requests/{asked['id']}/answer", 409, walker, yes=True)
+        assert await ask("GET", "/alarms", 200, walker) == []
+        await ask("PATCH", "/roots/walk1/data", 400, walker, quiet="8-18")
         await ask("PATCH", "/roots/walk1/data", 403, friend, pace=5)
         await ask("PATCH", "/roots/walk1/data", 200, walker, pace=5, managers=["friend"])
         await ask("POST", "/workspaces/me/scans/handover", 404, walker, to="nobody")

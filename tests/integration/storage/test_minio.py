@@ -340,6 +340,8 @@ async def test_a_server_that_forgot_where_to_send_is_told_again_and_everything_l
         watching = asyncio.create_task(bench.node.watch(lambda: [where], hints.append, calls.append))
         try:
             await asyncio.wait_for(turn.asked.wait(), 10)
+            assert hints == [Hint(7, "", folder=True)], "what was done before it began, nobody heard"
+            hints.clear()
             turn.asked.clear()
             turn.go.set()
             await asyncio.wait_for(turn.asked.wait(), 10)

@@ -21,7 +21,7 @@ def test_the_file_that_join_writes_changes_nothing() -> None:
 
 def test_every_line_that_the_template_shows_commented_out_is_good() -> None:
     lines = [line[2:] for line in TEMPLATE.splitlines() if line.startswith("# ") and " = " in line]
-    assert len(lines) == 2
+    assert len(lines) == 3
     shown = parse("\n".join(lines))
     assert (shown.places, shown.people) == (("lab", "archive/released/"), ("alice", "bob"))
 
@@ -128,3 +128,20 @@ def test_the_limits_are_said_in_words() -> None:
     for word in ("Only in lab", "Read only", "Only for alice", "at most names"):
         assert word in said
     assert parse("").highest_index_level is IndexLevel.CONTENT
+
+
+def test_the_owners_pace_and_quiet_hours_are_read_explained_and_told() -> None:
+    text = 'highest_pace = 500\nquiet_hours = ["08:00-18:00", "22:00-23:00"]'
+    ceiling = parse(text)
+    assert (ceiling.highest_pace, ceiling.quiet_hours) == (500, ("08:00-18:00", "22:00-23:00"))
+    lines = {line.setting: line for line in explain(text)}
+    assert (lines["highest_pace"].number, lines["quiet_hours"].number) == (1, 2)
+    assert "500" in lines["highest_pace"].means
+    assert "08:00-18:00 and 22:00-23:00" in lines["quiet_hours"].means
+    assert "08:00-18:00" in " ".join(sentences(ceiling))
+
+
+@pytest.mark.parametrize("line", ['quiet_hours = ["8-18"]', 'quiet_hours = ["08:00-08:00"]', "highest_pace = -1"])
+def test_hours_and_paces_that_are_none_are_refused_with_their_line(line: str) -> None:
+    with pytest.raises(BadSetting, match="line 2"):
+        parse(f"read_only = true\n{line}")

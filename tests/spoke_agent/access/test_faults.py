@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import DiskFull, Pending, StorageUnreachable, WioError
+from protocol.errors import BadSetting, DiskFull, Internal, Pending, StorageUnreachable, Unreachable, WioError
 from protocol.grants import Grant, Permission, Subject
 from protocol.messages import GrantsApplied
 from protocol.sealing import ClearCredential
@@ -168,15 +168,22 @@ async def test_a_pause_while_the_server_is_away_says_so_and_is_carried_out_later
     assert not bench.opens(key, "lab/scans/a")
 
 
-async def test_a_revoke_on_a_full_disk_is_an_error_and_takes_away_all_the_same(bench: Bench) -> None:
+@pytest.mark.parametrize("minutes", [0, 20], ids=["at once", "when the hub has not been heard of for a while"])
+@pytest.mark.parametrize(
+    "problem", [DiskFull("No space left."), Unreachable("Locked."), Internal("Something."), BadSetting("Damaged.")]
+)
+async def test_a_revoke_that_cannot_be_written_down_is_an_error_and_takes_away_all_the_same(
+    bench: Bench, problem: WioError, minutes: int
+) -> None:
     await bench.set(BOB, 1, grant("scans/"), grant("plans/"))
     key = await bench.key(BOB, 1)
 
     async def full(*_: object, **__: object) -> None:
-        raise DiskFull("No space left.")
+        raise problem
 
+    bench.time += minutes * 60
     bench.access._records.run = full  # type: ignore[method-assign,assignment]  # every write passes here
-    with pytest.raises(DiskFull):
+    with pytest.raises(type(problem)):
         await bench.set(BOB, 2, grant("plans/"), grant("", bucket="open"))
     await bench.access.expire_once()
     assert not bench.opens(key, "lab/scans/a")

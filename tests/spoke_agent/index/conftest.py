@@ -95,19 +95,34 @@ class FarHub:
     def __init__(self) -> None:
         self.cursor = Cursor(0, 0, EMPTY_RUN)
         self.entries: dict[tuple[int, str], Row] = {}
+        self.fields: dict[tuple[int, str], bytes] = {}
+        """What was read out of objects: only of the content that is there."""
+        self.told: list[Row] = []
+        """Every row of fields that came."""
 
     def apply(self, generation: int, first: int, rows: Sequence[Row], running: bytes) -> bool:
         if generation > self.cursor.generation and first == 0:
             self.cursor = Cursor(generation, 0, EMPTY_RUN)
             self.entries.clear()
+            self.fields.clear()
         if (generation, first) != (self.cursor.generation, self.cursor.sequence):
             return False
         assert run_on(self.cursor.running, rows) == running
         for row in rows:
+            place = row.root, row.key
+            before = self.entries.get(place)
+            same = before is not None and (before.size, before.mtime, before.etag) == (row.size, row.mtime, row.etag)
+            if row.change is Change.FIELDS:
+                self.told.append(row)
+                if same:
+                    self.fields[place] = row.fields
+                continue
+            if not same:
+                self.fields.pop(place, None)
             if row.change is Change.PUT:
-                self.entries[row.root, row.key] = row
+                self.entries[place] = row
             else:
-                self.entries.pop((row.root, row.key), None)
+                self.entries.pop(place, None)
         self.cursor = Cursor(generation, first + len(rows), running)
         return True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import BadSetting, DiskFull, Internal
-from spoke_agent.index.database import Database
+from spoke_agent.index.database import SCHEMA_VERSION, Database
 from spoke_agent.index.ledger import Ledger
 from spoke_agent.index.spans import Span
 from tests.spoke_agent.index.conftest import Bench, MemoryNode, config_of
@@ -72,7 +72,7 @@ async def test_what_was_written_is_meant_to_survive_a_power_cut(tmp_path: Path) 
     pragma = await database.run(
         lambda c: [c.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")]
     )
-    assert pragma == ["wal", 2, 1]
+    assert pragma == ["wal", 2, SCHEMA_VERSION]
     await database.close()
 
 
@@ -108,7 +108,7 @@ async def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(BadSetting, match="layout 99, not 1"):
+    with pytest.raises(BadSetting, match=f"layout 99, not {SCHEMA_VERSION}"):
         await opened(path)
 
 

@@ -191,8 +191,81 @@ def test_rows_that_may_have_been_sent_are_never_coalesced(connection: sqlite3.Co
     assert journal.coalesce(connection) == 0, "they lie within what was marked ahead"
 
 
+def put(key: str, size: int) -> Row:
+    return Row(Change.PUT, 1, key, size, size, "e")
+
+
+def read_out(key: str, size: int, body: bytes = b"f") -> Row:
+    return Row(Change.FIELDS, 1, key, size, size, "e", fields=body)
+
+
+GONE = Row(Change.DELETE, 1, "k")
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ([put("k", 1), read_out("k", 1)], [put("k", 1), read_out("k", 1)]),
+        ([put("k", 1), put("k", 2), read_out("k", 2)], [put("k", 2), read_out("k", 2)]),
+        ([put("k", 1), read_out("k", 1), put("k", 2)], [put("k", 2)]),
+        ([put("k", 1), read_out("k", 1), put("k", 1)], [put("k", 1), read_out("k", 1)]),
+        ([put("k", 1), read_out("k", 1), GONE], [GONE]),
+        ([put("k", 1), read_out("k", 1), GONE, put("k", 1)], [put("k", 1)]),
+        ([read_out("k", 1), read_out("k", 1, b"g")], [read_out("k", 1, b"g")]),
+        ([put("k", 1), read_out("k", 1), put("j", 1), put("k", 1)], [put("j", 1), put("k", 1), read_out("k", 1)]),
+    ],
+    ids=range(8),
+)
+def test_what_was_read_out_stays_behind_the_row_of_its_content_and_goes_with_it(
+    connection: sqlite3.Connection, written: list[Row], kept: list[Row]
+) -> None:
+    journal.append(connection, written)
+    journal.coalesce(connection)
+    got = [row for batch in read(connection, 0) for row in batch.rows]
+    assert got == kept
+    assert journal.head(connection).running == run_on(EMPTY_RUN, kept)
+
+
 @pytest.mark.parametrize("seed", range(30))
-def test_any_mixture_of_writing_sending_acknowledging_and_coalescing_ends_in_the_same_state(
+def test_any_mixture_with_fields_gives_the_same_files_and_fields_coalesced_or_not(
+    connection: sqlite3.Connection, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    there: dict[str, int] = {}
+    written: list[Row] = []
+    for _ in range(60):
+        key = f"k{chance.randrange(4)}"
+        if key in there and chance.random() < 0.4:
+            written.append(read_out(key, there[key], bytes([chance.randrange(5)])))
+        elif key in there and chance.random() < 0.3:
+            del there[key]
+            written.append(Row(Change.DELETE, 1, key))
+        else:
+            there[key] = chance.randrange(3)
+            written.append(put(key, there[key]))
+    journal.append(connection, written)
+    journal.coalesce(connection)
+    got = [row for batch in read(connection, 0) for row in batch.rows]
+    assert len(got) < len(written)
+    assert applied(got) == applied(written)
+
+
+def applied(rows: list[Row]) -> dict[str, tuple[int, bytes]]:
+    """What a hub has after these rows: sizes, and what was read out of just that content."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for row in rows:
+        before = found.get(row.key)
+        if row.change is Change.DELETE:
+            found.pop(row.key, None)
+        elif row.change is Change.PUT:
+            found[row.key] = (row.size, before[1] if before is not None and before[0] == row.size else b"")
+        elif before is not None and before[0] == row.size:
+            found[row.key] = (row.size, row.fields)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_mixture_of_writing_of_writing_sending_acknowledging_and_coalescing_ends_in_the_same_state(
     connection: sqlite3.Connection, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - repeatable on purpose

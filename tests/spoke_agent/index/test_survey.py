@@ -203,4 +203,4 @@ async def test_second_looks_are_bounded(bench: Bench, node: MemoryNode, monkeypa
     node.looked.clear()
     found = await verified(bench)
     assert found.unknown.objects == 50
-    assert len(node.looked) == 5
+    assert len(set(node.looked)) == 5

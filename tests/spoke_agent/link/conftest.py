@@ -26,6 +26,7 @@ from protocol.messages import (
     Answer,
     Asking,
     CheckRoot,
+    Digested,
     Done,
     Epochs,
     EpochState,
@@ -49,9 +50,12 @@ from protocol.messages import (
     ScanState,
     SealedCredential,
     SetGrants,
+    Surveyed,
+    Verified,
 )
 from protocol.session import HubSession, Proved, Received
 from spoke_agent.index.accesses import Accesses
+from spoke_agent.index.proofs import Proofs
 from spoke_agent.link.link import Link
 from tests.spoke_agent.index.conftest import Bench, FarHub, MemoryNode, config_of
 
@@ -190,7 +194,17 @@ class SmallHub:
                     await here.send(answer)
             case Progress(state=ScanState.DONE) if self.far.cursor.sequence == message.sequence:
                 self.digests.append((message, self.far.digest(message.root)))
-            case Done() | Failed() | Minted() | GrantsApplied() | GrantsRefused() | Explained():
+            case (
+                Done()
+                | Failed()
+                | Minted()
+                | GrantsApplied()
+                | GrantsRefused()
+                | Explained()
+                | Surveyed()
+                | Verified()
+                | Digested()
+            ):
                 self.answers[message.request] = message
             case _:
                 pass
@@ -286,6 +300,13 @@ class Agent:
             "ledger": self.bench.ledger,
             "schedule": self.bench.schedule,
             "feed": self.bench.feed,
+            "proofs": Proofs(
+                self.bench.node,  # type: ignore[arg-type]  # the part that the index uses
+                self.bench.ledger,
+                self.bench.scanner,
+                clock=lambda: time.time_ns() // 1000,
+                pause=self._pause,
+            ),
             "calls": self.calls,
             "report": self.report,
             "clock": lambda: time.time_ns() // 1000,

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import (
     BadSetting,
+    BadSignature,
     Conflict,
     HubKeyMismatch,
     HubUnreachable,
@@ -166,3 +167,11 @@ def test_a_try_that_took_long_is_followed_at_once_but_never_without_a_pause() ->
 def test_where_trying_hardly_helps_it_is_seldom_tried() -> None:
     for error in (UnknownPeer("who?"), Conflict("replaced"), HubKeyMismatch("another")):
         assert 30.0 <= Backoff(lambda: 0.0).next(error, spent_s=100.0) <= 60.0
+
+
+def test_after_a_frame_that_was_spoilt_on_the_way_the_next_session_is_soon() -> None:
+    backoff = Backoff(lambda: 0.0)
+    spoilt = BadSignature("A frame is not signed by the peer's key.")
+    assert backoff.next(spoilt, opened=True) < 1.0
+    assert backoff.next(spoilt) >= 30.0  # in a handshake it says that the hub is another one
+    assert [backoff.next(spoilt, opened=True) for _ in range(20)][-1] == pytest.approx(2.0)  # ever less often, all the same

@@ -229,3 +229,29 @@ async def test_an_address_that_is_taken_is_said_to_be() -> None:
             await second.start("127.0.0.1", port)
     finally:
         await first.stop()
+
+
+@pytest.mark.parametrize(
+    ("more", "hints"),
+    [
+        ({"tags": {"PutObject": "name=in/a, b.txt,pool=1,set=12"}}, [Hint(1, "in/a, b.txt", actor="0123456789abcdef")]),
+        (
+            {"responseHeader": {"Location": "http://127.0.0.1:9000/lab/in/a%20%2B.txt"}},
+            [Hint(1, "in/a +.txt", actor="0123456789abcdef")],
+        ),
+        ({"responseHeader": {"Location": "http://elsewhere/other/a"}}, [Hint(1, "", folder=True), Hint(2, "", folder=True)]),
+        ({"tags": {"PutObject": 7}}, [Hint(1, "", folder=True), Hint(2, "", folder=True)]),
+        ({}, [Hint(1, "", folder=True), Hint(2, "", folder=True)]),
+    ],
+)
+def test_an_upload_with_a_form_names_no_object_and_is_found_all_the_same(more: dict[str, object], hints: list[Hint]) -> None:
+    heard = Heard()
+    heard.reader.read(entry("PostPolicyBucket", key="", status=204, **more))
+    assert heard.hints == hints
+
+
+def test_where_a_form_sends_its_uploader_afterwards_names_no_object() -> None:
+    heard = Heard()
+    answer = {"responseHeader": {"Location": "http://127.0.0.1:9000/lab/not-this-one?key=a"}}
+    heard.reader.read(entry("PostPolicyBucket", key="", status=303, **answer))
+    assert heard.hints == [Hint(1, "", folder=True), Hint(2, "", folder=True)]

@@ -7,8 +7,10 @@ import contextlib
 import pytest
 
 from protocol.errors import StorageRefused
+from spoke_agent.storage.connection import Reply
 from spoke_agent.storage.node import Entry
-from spoke_agent.storage.s3 import parse, read_page
+from spoke_agent.storage.s3 import EMPTY_PAGES, S3, parse, read_page
+from spoke_agent.storage.sigv4 import Key
 
 PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><IsTruncated>{truncated}</IsTruncated>
@@ -86,3 +88,31 @@ def test_an_entity_reads_no_file_and_does_not_grow() -> None:
     )
     with contextlib.suppress(StorageRefused):
         assert len(parse(bomb).text or "") < 10_000
+
+
+class Endless:
+    """A server that always has more to list, with an object in every so many pages."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.asked = 0
+
+    async def ask(self, *_: object, **__: object) -> Reply:
+        self.asked += 1
+        inside = one(f"k{self.asked:06}") if self.every and self.asked % self.every == 0 else ""
+        return Reply(200, {}, page(f"{inside}<NextContinuationToken>t{self.asked}</NextContinuationToken>", "true"))
+
+
+async def test_a_listing_that_goes_on_for_ever_without_an_object_is_refused() -> None:
+    server = Endless(0)
+    with pytest.raises(StorageRefused, match="for ever"):
+        [_ async for _ in S3(server, Key("a", "b")).pages("bucket")]  # type: ignore[arg-type]  # a connection asks no more
+    assert server.asked <= EMPTY_PAGES + 2
+
+
+async def test_pages_without_an_object_between_others_are_left_out() -> None:
+    server = Endless(EMPTY_PAGES - 1)
+    pages = S3(server, Key("a", "b")).pages("bucket")  # type: ignore[arg-type]  # as above
+    found = [await anext(pages), await anext(pages)]
+    await pages.aclose()
+    assert [[entry.key for entry in entries] for entries in found] == [["k000999"], ["k001998"]]

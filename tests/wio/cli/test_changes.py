@@ -24,6 +24,7 @@ from protocol.api import (
     AuditEntry,
     Confirmed,
     Credentials,
+    FileDetails,
     Group,
     GroupChange,
     Member,
@@ -34,6 +35,7 @@ from protocol.api import (
     Root,
     RootKind,
     RootRetired,
+    Unreadable,
     Why,
     WhyStep,
     Workspace,
@@ -570,3 +572,36 @@ def test_names_that_others_chose_cannot_steer_the_terminal(wio: Wio, hub: Record
         said = wio(*words)
         assert "\x1b" not in said.output, words
         assert "\u202e" not in said.output, words
+
+
+# ---------------------------------------------------------------------------------------------------- what lies in files
+
+
+def test_a_file_is_shown_with_everything_that_was_read_out_of_it(wio: Wio, hub: RecordedHub) -> None:
+    values: dict[str, str | int | float | bool] = {"image.width": 4000, "image.alpha": True, "image.note": "a\x1b[2Jb"}
+    tags = {"project": "fly"}
+    hub.on(
+        "GET", "/file", FileDetails("alice/scans/a.png", 2048, AT, "e1", "lab3", "image", values, tags, "some\n words", "cut")
+    )
+    shown = wio("file", "scans/a.png")
+    assert shown.exit_code == 0, shown.output
+    said = shown.stdout
+    assert "alice/scans/a.png" in said
+    assert "4000" in said
+    assert "yes" in said
+    assert "tag project" in said
+    assert "some words" in said
+    assert "cut" in said
+    assert "\x1b[2J" not in said
+    assert hub.asked[-1].query == "path=scans%2Fa.png"
+    assert json.loads(wio("file", "scans/a.png", "--json").stdout)["values"]["image.width"] == 4000
+
+
+def test_files_that_could_not_be_read_are_listed_with_the_reason(wio: Wio, hub: RecordedHub) -> None:
+    hub.on("GET", "/unreadable", [Unreadable("lab3/homes", "alice/bad.png", "image", "It is cut off.")], [])
+    listed = wio("node", "unreadable", "lab3/homes")
+    assert listed.exit_code == 0, listed.output
+    said = listed.stdout
+    assert "alice/bad.png" in said
+    assert "It is cut off." in said
+    assert "could be" in wio("node", "unreadable", "lab3/homes").stderr

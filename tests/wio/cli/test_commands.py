@@ -280,7 +280,7 @@ def test_a_folder_is_listed_to_its_end_page_by_page(wio: Wio, hub: RecordedHub) 
 def test_a_view_that_is_old_is_remarked_on(wio: Wio, hub: RecordedHub) -> None:
     old = NodeView("nas", NodeState.OFFLINE, 840.0, 0, scanning=False)
     hub.on("GET", "/files", Listing("alice/scans/", (), None, (old, VIEW)))
-    assert wio("ls", "scans").stderr == "nas 14 min old (offline)\n"
+    assert wio("ls", "scans").stderr == "nas: offline, showing what is known\n"
 
 
 def test_rich_markup_in_names_is_only_text(wio: Wio, hub: RecordedHub) -> None:
@@ -360,16 +360,16 @@ def test_find_prints_hits_totals_facets_and_how_old_the_view_is(wio: Wio, hub: R
     assert said.stdout == (
         "2.4G  2026-03-02  alice/scans/T1w.nii  lab3\n"
         "  10  2026-03-02  lab/a.nii            nas\n"
-        "2 of 2 files, 3.5G.   by owner: alice 1, lab 1.   lab3 2 s old\n"
+        "2 of 2 files, 3.5G.   by owner: alice 1, lab 1.   lab3: 2 s behind\n"
     )
-    assert hub.asked[0].query == "q=ext%3Anii+size%3E1G&sort=largest&limit=50&facets=owner%2Cext%2Cnode"
+    assert hub.asked[0].query == "q=ext%3Anii+size%3E1G&sort=largest&limit=50&facets=owner%2Cext%2Ctype%2Cnode"
     assert hub.asked[1].query == "q=ext%3Anii+size%3E1G&sort=largest&limit=49&cursor=c1"
 
 
 def test_find_without_hits_says_so_and_how_old_the_view_is(wio: Wio, hub: RecordedHub) -> None:
     hub.on("GET", "/search", SearchPage((), 0, 0, {}, None, (VIEW,), 1.0))
     said = wio("find", "nowhere")
-    assert (said.exit_code, said.stdout) == (0, "Nothing found.   lab3 2 s old\n")
+    assert (said.exit_code, said.stdout) == (0, "Nothing found.   lab3: 2 s behind\n")
 
 
 def test_columns_stand_below_one_another_whatever_the_script(wio: Wio, hub: RecordedHub) -> None:
@@ -559,7 +559,7 @@ def test_a_root_is_made(wio: Wio, hub: RecordedHub, words: tuple[str, ...]) -> N
     assert said.stderr == "warning: a warning\n"
     assert json.loads(hub.asked[0].body) == {
         "node": "lab3", "name": "homes", "kind": "unmanaged-private", "bucket": "lab", "prefix": "a/", "layout": None,
-        "accept_visible_names": True, "level": "names",
+        "accept_visible_names": True, "level": "names", "pace": 0, "quiet": "",
     }  # fmt: skip
 
 

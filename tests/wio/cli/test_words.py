@@ -6,13 +6,16 @@ from datetime import UTC, timedelta, timezone
 
 import pytest
 
-from protocol.api import NodeState, NodeView
+from protocol.api import NodeState, NodeView, RootView
 from protocol.errors import BadInput, BadLifetime, BadName
 from protocol.grants import Permission
+from protocol.messages import RootActivity
 from wio.cli import words
 
 NOON = 1_772_452_800_000_000
 """2026-03-02 12:00 UTC."""
+_SEEN = 1_795_516_920_000_000
+"""2026-11-24 10:42 UTC."""
 
 
 @pytest.mark.parametrize(
@@ -99,13 +102,40 @@ def test_names_of_others_cannot_steer_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("view", "text"),
     [
-        (NodeView("lab3", NodeState.ONLINE, 2.4, 0, scanning=False), "lab3 2 s old"),
-        (NodeView("nas", NodeState.OFFLINE, 840.0, 0, scanning=False), "nas 14 min old (offline)"),
-        (NodeView("n", NodeState.ONLINE, None, 1, scanning=True), "n of unknown age (scanning, 1 change to come)"),
+        (NodeView("lab3", NodeState.ONLINE, 2.4, 0, scanning=False), "lab3: 2 s behind"),
+        (NodeView("nas", NodeState.OFFLINE, 840.0, 0, scanning=False), "nas: offline, showing what is known"),
+        (
+            NodeView("nas", NodeState.OFFLINE, 840.0, 0, scanning=False, seen_at=_SEEN),
+            "nas: offline since 10:42, showing what was known then",
+        ),
+        (
+            NodeView("nas", NodeState.OFFLINE, 90_000.0, 0, scanning=False, seen_at=_SEEN),
+            "nas: offline since 2026-11-24 10:42, showing what was known then",
+        ),
+        (NodeView("n", NodeState.ONLINE, None, 1, scanning=True), "n: not up to date yet (scanning; 1 change to come)"),
+        (
+            NodeView("n", NodeState.ONLINE, 1.0, 0, scanning=False, behind=("n/a", "n/b", "n/c", "n/\x1b")),
+            "n: 1 s behind (not up to date: n/a, n/b, n/c and 1 more)",
+        ),
     ],
 )
 def test_the_age_of_a_view_is_said_in_words(view: NodeView, text: str) -> None:
-    assert words.view(view) == text
+    assert words.view(view, UTC) == text
+
+
+@pytest.mark.parametrize(
+    ("view", "text"),
+    [
+        (RootView("n/r", None, None, None, None), "not up to date yet"),
+        (RootView("n/r", RootActivity.IDLE, 2.0, 1, 2), "2 s behind"),
+        (
+            RootView("n/r", RootActivity.MISSING, 70.0, 1, 2, dirty=1, unread=2, unreadable=1, drifted=True, problem="a\x1bb"),
+            "missing, 1 min behind, 1 place to look at, 2 files to read, 1 file unreadable, not what its node knows: a\\x1bb",
+        ),
+    ],
+)
+def test_how_fresh_a_root_is_is_said_in_words(view: RootView, text: str) -> None:
+    assert words.root_view(view) == text
 
 
 @pytest.mark.parametrize(
