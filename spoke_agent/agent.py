@@ -96,7 +96,7 @@ class Agent:
         )
         self.schedule = Schedule(self.ledger, self.scanner.scan_root, now=time.monotonic, every_s=settings.scan_every_s)
         self.feed = Feed(self.ledger, self.scanner, self.schedule, who=self.access.who)
-        self._calls = Accesses(self.access.who)
+        self._calls = Accesses(self.access.who, self.access.probes_with)
         self.link = Link(
             hub_url=self._node.hub_url,
             hub_key=from_text(self._node.hub_key),

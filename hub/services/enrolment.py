@@ -238,8 +238,12 @@ class Enrolment:
             raise Evicted(f"{row.name} was removed from this hub.", todo="Remove what is left of it here: wio-agent leave.")
         return Admitted(NodeId(row.id), row.name, await grant_sets.states(connection, row.id, _MOST_STATES))
 
-    async def report(self, node: NodeId, report: Report) -> None:
-        """Keep what a node says of itself. With another ceiling, what it refused before is tried again."""
+    async def report(self, node: NodeId, report: Report) -> bool:
+        """Keep what a node says of itself; True where its owner has changed the ceiling since it last did.
+
+        With another ceiling, what it refused before is tried again, and what it took before it may refuse now:
+        ``Settling.recheck`` asks.
+        """
         async with self._database.write() as connection:
             row = await nodes.by_id(connection, node)
             if row is None:
@@ -248,6 +252,7 @@ class Enrolment:
             await nodes.set_report(connection, node, msgspec.msgpack.encode(report), self._clock.now())
             if before is None or before.ceiling != report.ceiling:
                 await grant_sets.mark_refused_stale(connection, node)
+        return before is not None and before.ceiling != report.ceiling
 
     async def health(self, node: NodeId, health: Health) -> None:
         """Keep how a node is: in memory each time, in the database when it matters."""

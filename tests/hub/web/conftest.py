@@ -27,6 +27,8 @@ from protocol.identity import JoinString, new_key, public_key
 from protocol.messages import Done as Carried
 from protocol.messages import (
     Epochs,
+    Explain,
+    Explained,
     Finding,
     GrantsApplied,
     Health,
@@ -145,6 +147,8 @@ class YesAgent:
             await self.say(GrantsApplied(message.request, subject.subject, subject.epoch, now, 0, ()))
         elif isinstance(message, Mint):
             await self.say(Minted(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
+        elif isinstance(message, Explain):
+            await self.say(Explained(message.request, 1, "everything is open", 0))
         elif hasattr(message, "request"):
             await self.say(Carried(message.request))
             if isinstance(message, Scan):
