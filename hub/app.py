@@ -275,8 +275,18 @@ class Wiring:
                 roots=roots,
                 noted=levels.noted,
             ),
-            workspaces=Workspaces(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets),
-            workspace_changes=WorkspaceChanges(database=database, clock=clock, chance=chance, audit=audit, sets=sets),
+            workspaces=Workspaces(
+                database=database,
+                agents=agents,
+                clock=clock,
+                chance=chance,
+                audit=audit,
+                sets=sets,
+                charged=quota_step.charged,
+            ),
+            workspace_changes=WorkspaceChanges(
+                database=database, clock=clock, chance=chance, audit=audit, sets=sets, charged=quota_step.charged
+            ),
             sharing=sharing,
             settling=settling,
             groups=Groups(database=database, clock=clock, chance=chance, audit=audit, sets=sets),

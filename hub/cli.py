@@ -11,6 +11,7 @@ import getpass
 import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from hub.serve import begin_log
 from hub.serve import serve as serve_until_told
 from hub.settings import Registration, Settings, misspelt, read_settings, tell_settings
 from protocol.api import NewAccount
-from protocol.errors import BadInput, WioError
+from protocol.errors import BadInput, Pending, WioError
 
 T = TypeVar("T")
 
@@ -99,6 +100,74 @@ def user_create(  # noqa: PLR0917  - typer reads arguments and options from the 
         f"{person.username} has an account{' and is an administrator' if admin else ''}. They sign in with: wio login {email}"
     )
     _answer(person, text, as_json=as_json)
+
+
+@user.command("disable")
+def user_disable(username: str, data: Data = None, as_json: Json = False) -> None:
+    """End an account: its tokens are dead and its keys open nothing of its own. Exit code 6 where a node has yet to hear."""
+    ended = _run(upkeep.disable_user(_settings(data=data), username))
+    lines = [f"{username} is disabled: no token of theirs is good, and they cannot sign in."]
+    for one in ended.nodes:
+        if one.state == "pending":
+            lines.append(f"pending on {one.node}: keys that are out go on working for {one.exposure_s} s at most")
+        else:
+            lines.append(f"enforced on {one.node}: keys that are out open nothing of theirs any more")
+    _answer(ended, "\n".join(lines), as_json=as_json)
+    if any(one.state == "pending" for one in ended.nodes):
+        raise typer.Exit(Pending.exit_code)
+
+
+@user.command("enable")
+def user_enable(username: str, data: Data = None, as_json: Json = False) -> None:
+    """Open an account again, with everything it was given; its person signs in anew."""
+    opened = _run(upkeep.enable_user(_settings(data=data), username))
+    _answer(opened, f"{username} can sign in again, and has what was shared with them.", as_json=as_json)
+
+
+@app.command("backup")
+def backup_(file: Path, data: Data = None, as_json: Json = False) -> None:
+    """Write the hub into one file, while it runs: its SQLite database, and the secret where that lies beside it."""
+    made = _run(upkeep.write_backup(_settings(data=data), file))
+    _answer(made, f"{made.file} holds {' and '.join(made.parts)}, {made.bytes:,} bytes.", as_json=as_json)
+    if "secret" in made.parts:
+        _note("Whoever has this file can pass for this hub. Keep it where only you can read it.")
+    else:
+        _note("The secret is not in it: keep WIO_SECRET apart from it. One without the other is no hub.")
+
+
+@app.command()
+def restore(file: Path, data: Data = None, as_json: Json = False) -> None:
+    """Make a hub of a backup, in an empty data directory. Its nodes only narrow until their owners confirm."""
+    told = _run(upkeep.restore(_settings(data=data), file))
+    _answer(told, _waiting(told), as_json=as_json)
+
+
+@app.command()
+def restored(data: Data = None, as_json: Json = False) -> None:
+    """Say that the database was put back from a backup, before the hub is started: its nodes only narrow until confirmed."""
+    told = _run(upkeep.restored(_settings(data=data)))
+    _answer(told, _waiting(told), as_json=as_json)
+
+
+@app.command()
+def verify(data: Data = None, as_json: Json = False) -> None:
+    """Check that the database is sound and that no line of the audit trail was changed or is missing."""
+    findings = _run(upkeep.verify(_settings(data=data)))
+    text = "\n".join(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.says}" for finding in findings)
+    _answer(findings, text, as_json=as_json)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _waiting(told: upkeep.Restored) -> str:
+    if not told.nodes:
+        return "The hub is as it was at the backup. It has no nodes, so there is nothing to confirm."
+    confirm = "\n".join(f"  wio node confirm {name}" for name in told.nodes)
+    return (
+        "The hub is as it was at the backup. What was shared or taken back since then it does not know, so nothing that it\n"
+        "knew before opens anew on its nodes until somebody has looked at what is shared. Start it: wio-hub serve. Then\n"
+        f"each node's owner, or an admin, looks (wio shares) and says that it is right:\n{confirm}"
+    )
 
 
 @app.command()

@@ -7,7 +7,8 @@ carries the same id. ``Done`` and ``Failed`` answer every request that has no an
 
 PROTOCOL_VERSION history
     1   2026-11-24   the first one; open until 0.1.0 is released
-        2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, GiveUp, RootState
+        2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, GiveUp,
+                     RootState
 """
 
 from __future__ import annotations

@@ -113,9 +113,7 @@ class Agent:
         )
         self.feed = Feed(self.ledger, self.scanner, self.schedule, who=self.access.who)
         self.states = States(self.ledger, self.schedule, self.feed, clock=clock)
-        self.proofs = Proofs(
-            self.storage, self.ledger, self.scanner, clock=clock, pace=lambda config: self.limits(config).pace
-        )
+        self.proofs = Proofs(self.storage, self.ledger, self.scanner, clock=clock, pace=lambda config: self.limits(config).pace)
         self.extraction = Extraction()
         self.reading = Reading(
             self.ledger,
@@ -128,7 +126,7 @@ class Agent:
             quiet=lambda root: self._quiet_s(root) > 0,
             tell=lambda text: self.access.notice("contents", text),
         )
-        self._calls = Accesses(self.access.who)
+        self._calls = Accesses(self.access.who, self.access.probes_with)
         self.link = Link(
             hub_url=self._node.hub_url,
             hub_key=from_text(self._node.hub_key),

@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.db.database import before_commit
 from hub.db.tables import audit, counters, nodes, users, workspaces
 
+GROUP_GONE: Final = "share.group-gone"
+"""The action of a line about a workspace that a group has lost because it was deleted; its target is ``@name``."""
 _ENCODE: Final = msgspec.msgpack.Encoder()
 
 
@@ -146,3 +148,10 @@ async def workspace_called(connection: AsyncConnection, target: str) -> int | No
     query = select(audit.c.workspace_id).where(audit.c.target == target, audit.c.workspace_id.is_not(None))
     found = await connection.scalar(query.order_by(audit.c.id.desc()).limit(1))
     return None if found is None else int(found)
+
+
+async def groups_gone(connection: AsyncConnection, workspace: int) -> dict[int, str]:
+    """Return the names of groups that lost a workspace because they were deleted, by id, as its audit lines tell."""
+    query = select(audit.c.target, audit.c.detail).where(audit.c.workspace_id == workspace, audit.c.action == GROUP_GONE)
+    told = [(target, msgspec.json.decode(detail)) for target, detail in await connection.execute(query)]
+    return {int(detail["group"]): target.removeprefix("@") for target, detail in told if "group" in detail}

@@ -56,6 +56,8 @@ class WorkspaceFacts(msgspec.Struct, frozen=True):
     node: str
     node_owner_id: int
     evicted_at: int | None
+    health: bytes | None
+    """What the node last said of itself, msgpack of ``protocol.messages.Health``."""
 
 
 class GrantFacts(msgspec.Struct, frozen=True):
@@ -111,6 +113,7 @@ _COLUMNS: Final = (
     nodes.c.name,
     nodes.c.owner_id,
     nodes.c.evicted_at,
+    nodes.c.health,
 )
 
 

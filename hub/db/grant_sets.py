@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, case, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, inserting
@@ -265,11 +265,16 @@ async def states(connection: AsyncConnection, node: int, limit: int) -> tuple[Ep
 
 
 async def waiting(connection: AsyncConnection, now: int) -> list[tuple[int, Subject]]:
-    """Return (node, subject) of the sets that nodes have yet to take over and that open something to living keys."""
+    """Return (node, subject) of the sets that nodes have yet to take over and that open something to living keys.
+
+    Those too of which a node refused something and that are to be tried again (``mark_refused_stale``).
+    """
     found = await connection.execute(
         _named(grant_sets.c.node_id, grant_sets.c.subject_kind, grant_sets.c.subject_id, _NAME).where(
-            grant_sets.c.epoch > grant_sets.c.applied_epoch,
-            grant_sets.c.refused.is_(None),
+            or_(
+                and_(grant_sets.c.epoch > grant_sets.c.applied_epoch, grant_sets.c.refused.is_(None)),
+                and_(grant_sets.c.stale, grant_sets.c.refused.is_not(None)),
+            ),
             or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind != str(SubjectKind.PERSON)),
         )
     )

@@ -284,6 +284,25 @@ async def of_person(connection: AsyncConnection, node: int, user: int, now: int)
     return [(subject(row[0], row[1]), bool(row[2]), int(row[3])) for row in found]
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A workspace that a group was given something on."""
+
+    workspace: int
+    node: int
+
+
+async def workspaces_of(connection: AsyncConnection, group: int) -> list[Lost]:
+    """Return the workspaces that a group was given something on."""
+    query = (
+        select(workspaces.c.id, roots.c.node_id)
+        .join(grants, grants.c.workspace_id == workspaces.c.id)
+        .join(roots, roots.c.id == workspaces.c.root_id)
+        .where(grants.c.subject_kind == _GROUP, grants.c.subject_id == group)
+        .order_by(workspaces.c.id)
+    )
+    return [Lost(*row) for row in await connection.execute(query)]
+
+
 async def nodes_of(connection: AsyncConnection, group: int) -> list[tuple[int, str]]:
     """Return id and name of the nodes on which a group has been given something, or has a shared set."""
     found = {tuple(row) for query in (_NODES, _NODES_WITH_SET) for row in await connection.execute(query, {"group": group})}

@@ -110,6 +110,11 @@ async def doubt(connection: AsyncConnection, node: int, now: int) -> bool:
     return done.rowcount == 1
 
 
+async def doubt_all(connection: AsyncConnection, now: int) -> None:
+    """Have every node that is here wait for confirmation from now on, also of what came since it last began to wait."""
+    await connection.execute(update(nodes).where(nodes.c.evicted_at.is_(None)).values(unconfirmed_since=now))
+
+
 async def confirm(connection: AsyncConnection, node: int) -> bool:
     """End a node's waiting for confirmation; False where it did not wait."""
     done = await connection.execute(

@@ -96,6 +96,11 @@ async def disable(connection: AsyncConnection, user: int, at: int) -> None:
     )
 
 
+async def enable(connection: AsyncConnection, user: int) -> None:
+    """Let somebody sign in again; the tokens they had stay ended."""
+    await connection.execute(update(users).where(users.c.id == user).values(disabled_at=None))
+
+
 async def add_token(connection: AsyncConnection, token: TokenRow) -> None:
     """Add a token."""
     await connection.execute(insert(tokens).values(msgspec.structs.asdict(token)))

@@ -29,8 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.grant_sets import SetBrief
+from hub.db.roles import Role
 from hub.db.rows import columns, inserting
-from hub.db.tables import grant_sets, grants, group_members, groups, nodes, quotas, roots, users, workspaces
+from hub.db.tables import grant_sets, grants, group_members, groups, nodes, quotas, root_roles, roots, users, workspaces
 from protocol.api import QuotaKind
 from protocol.grants import Permission, SubjectKind
 from protocol.messages import IndexLevel
@@ -131,6 +132,12 @@ async def over(connection: AsyncConnection, workspace: int) -> list[int]:
     query = select(quotas.c.id).join(workspaces, _counts(quotas))
     found = await connection.scalars(query.where(quotas.c.over_since.is_not(None), workspaces.c.id == workspace))
     return list(found)
+
+
+async def persons_over(connection: AsyncConnection, persons: Iterable[int]) -> bool:
+    """Say whether a hard quota on one of these people is exceeded, everywhere or in some root."""
+    query = select(quotas.c.id).where(quotas.c.over_since.is_not(None), quotas.c.user_id.in_(list(persons))).limit(1)
+    return (await connection.execute(query)).first() is not None
 
 
 # ------------------------------------------------------------------------------------------------------ setting
@@ -265,10 +272,18 @@ _SHARED: Final = select(grants.c.workspace_id).where(
     or_(grants.c.expires_at.is_(None), grants.c.expires_at > bindparam("now", type_=BigInteger)),
 )
 _USED_BY_ME: Final = select(workspaces.c.root_id).where(workspaces.c.owner_id == _ME)
+_MANAGED: Final = select(root_roles.c.root_id).where(
+    root_roles.c.role == str(Role.MANAGE),
+    or_(
+        and_(root_roles.c.subject_kind == _PERSON, root_roles.c.subject_id == _ME),
+        and_(root_roles.c.subject_kind == _GROUP, root_roles.c.subject_id.in_(_MY_GROUPS)),
+    ),
+)
 _CONCERNING: Final = _MEASURED.where(
     or_(
         quotas.c.user_id == _ME,
         nodes.c.owner_id == _ME,
+        roots.c.id.in_(_MANAGED),
         quotas.c.workspace_id.in_(_MINE),
         quotas.c.workspace_id.in_(_SHARED),
         and_(quotas.c.kind == str(QuotaKind.ROOT), quotas.c.root_id.in_(_USED_BY_ME)),
@@ -306,7 +321,7 @@ async def everything(connection: AsyncConnection) -> list[Measured]:
 
 
 async def concerning(connection: AsyncConnection, user: int, now: int) -> list[Measured]:
-    """Return the quotas that concern somebody: on them, their workspaces, what is shared with them, roots they use or own."""
+    """Return the quotas that concern somebody: on them, on what they have or was shared with them, on roots they use or run."""
     return [_measured(row) for row in await connection.execute(_CONCERNING, {"me": user, "now": now})]
 
 

@@ -189,6 +189,7 @@ class _Serving:
         self._news = asyncio.Event()
         self._epochs: deque[Epochs] = deque()
         self._epochs_filled = asyncio.Event()
+        self._limits_changed = asyncio.Event()
         self._keys: deque[KeysOut] = deque()
         self._keys_filled = asyncio.Event()
         self._reported = asyncio.Event()
@@ -207,6 +208,7 @@ class _Serving:
             self._work_off_journal(),
             self._work_off_news(),
             self._settle(),
+            self._recheck(),
             self._hear_of_keys(),
             self._configure(),
             self._watch(),
@@ -347,7 +349,7 @@ class _Serving:
             report, self._report = self._report, None
             health, self._health = self._health, None
             if report is not None:
-                await self._tried("report", enrolment.report(self._node, report))
+                await self._tried("report", self._report_kept(report))
             if health is not None:
                 self._gateway.connections.heard(self._node, health, self._gateway.clock.now())
                 await self._tried("health", enrolment.health(self._node, health))
@@ -367,6 +369,17 @@ class _Serving:
                     raise
                 except WioError as error:
                     _LOG.warning("Node %s does not agree with what is wanted of it yet: %s", self._connection.name, error)
+
+    async def _report_kept(self, report: Report) -> None:
+        if await self._gateway.enrolment.report(self._node, report):
+            self._limits_changed.set()
+
+    async def _recheck(self) -> None:
+        """Have what a node refuses under a changed ceiling told: it obeys the file at once, and the hub has to know."""
+        while True:
+            await self._limits_changed.wait()
+            self._limits_changed.clear()
+            await self._tried("refusals", self._gateway.settling.recheck(self._node))
 
     async def _hear_of_keys(self) -> None:
         """Note whose keys were minted without this hub. What the database cannot do now is tried again: they count as out."""

@@ -31,7 +31,7 @@ class Enrolling(Protocol):
     async def admit(self, proved: Proved, address: str) -> Admitted:
         """Decide on a node that has proved its key. Raises what it is refused with."""
 
-    async def report(self, node: NodeId, report: Report) -> None:
+    async def report(self, node: NodeId, report: Report) -> bool:
         """Keep what a node is."""
 
     async def health(self, node: NodeId, health: Health) -> None:
@@ -60,6 +60,9 @@ class Settles(Protocol):
 
     async def settle(self, node: NodeId, epochs: Epochs) -> None:
         """Take one part of what a node says it enforces; after the last, bring it to what is wanted."""
+
+    async def recheck(self, node: NodeId) -> None:
+        """Ask a node again about every set that it has: its owner has changed the ceiling."""
 
 
 class HearingOfKeys(Protocol):

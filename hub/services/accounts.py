@@ -195,6 +195,18 @@ class Accounts:
         self._known.clear()
         await self._settling.renew(Subject(SubjectKind.PERSON, user.id, user.username))
 
+    async def enable(self, username: str, by: Actor) -> None:
+        """Let somebody back in, to everything they were given; they sign in anew. Raises NotAllowed, UnknownUser."""
+        if not by.admin:
+            raise NotAllowed("Only an admin of this hub may enable accounts.")
+        async with self._database.write() as connection:
+            user = await people.by_name(connection, username)
+            if user is None:
+                raise UnknownUser(f"There is nobody called {shown(username)}.")
+            await people.enable(connection, user.id)
+            await self._audit.record(connection, by, "account.enable", username)
+        await self._settling.renew(Subject(SubjectKind.PERSON, user.id, user.username))
+
     # -------------------------------------------------------------------------------------------------- hashing
 
     async def _hash(self, password: str) -> str:

@@ -17,9 +17,9 @@ from hub.domain.access import Denied, decide
 from hub.services.ports import Actor, Clock
 from hub.services.reach import held
 from protocol.api import AuditCheck, AuditEntry
-from protocol.errors import BadInput, NotAllowed, UnknownWorkspace
+from protocol.errors import BadInput, NotAllowed
 from protocol.grants import Permission
-from protocol.names import UserId, shown
+from protocol.names import UserId
 
 HUB: Final = Actor(UserId(0), "hub", admin=False)
 MOST: Final = 1000
@@ -76,7 +76,7 @@ class Audit:
         """Return lines, newest first, ``before`` an id; ``workspace``, ``owner/name``: only those about it.
 
         An admin sees all; others see what they did and what concerns their workspaces and nodes; who manages a workspace
-        sees all about it. Raises BadInput, UnknownWorkspace.
+        sees all about it. Raises BadInput.
         """
         if not 1 <= limit <= MOST:
             raise BadInput(f"{limit} lines of the audit trail cannot be asked for; 1 to {MOST} can.")
@@ -89,7 +89,7 @@ class Audit:
         ]
 
     async def export(self, actor: Actor, workspace: str | None = None) -> AsyncIterator[bytes]:
-        """Return what this person may see as JSON, one line each, oldest first. Raises UnknownWorkspace before it begins."""
+        """Return what this person may see as JSON, one line each, oldest first. Raises before it begins."""
         async with self._database.read() as connection:
             seen = await self._seen(connection, actor, workspace)
         return self._pages(seen)
@@ -112,15 +112,15 @@ class Audit:
         owner = actor.username if owner in {"", "me"} else owner
         found = await standings.named(connection, actor.id, [(owner, name)], self._clock.now())
         standing = found.get((owner, name))
+        named = msgspec.structs.replace(mine, target=f"{owner}/{name}")
         if standing is None:
-            # It may be gone, or lie on a node that is: its lines are still there.
-            return msgspec.structs.replace(mine, target=f"{owner}/{name}")
+            return named  # it may be gone, or lie on a node that is: its lines are still there
         holds = held(actor, standing)
         about = msgspec.structs.replace(mine, workspace=standing.id)
         if not isinstance(decide(holds, Permission.MANAGE), Denied) or actor.admin:
             return Seen(workspace=standing.id)
         if holds.strongest is None and await facts.node_owner(connection, standing.node_id) != actor.id:
-            raise UnknownWorkspace(f"There is no workspace {shown(workspace)}, or none that you may use.")
+            return named  # whoever may not know of it hears the same whether or not it is there
         return about
 
     # -------------------------------------------------------------------------------------------------- the chain

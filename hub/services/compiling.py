@@ -27,12 +27,14 @@ async def compile_set(
     now: int,
     *,
     without: frozenset[int] = frozenset(),
+    reading: frozenset[int] = frozenset(),
     unconfirmed: bool = False,
 ) -> Compiled:
     """Return what a subject may do on a node at Unix microsecond ``now``.
 
     What a group was given stands in its members' own sets until it has a shared set on the node; dropping always does.
-    ``unconfirmed``: also what a node's owner has yet to confirm. Raises BadInput where there would be too many grants.
+    ``without``: leave these workspaces out. ``reading``: open these for reading at most. ``unconfirmed``: also what a node's
+    owner has yet to confirm. Raises BadInput where there would be too many grants.
     """
     since = 0 if unconfirmed else await nodes.unconfirmed_since(connection, node) or 0
     given = await grants.given_to(connection, node, subject.kind, subject.id)
@@ -58,12 +60,12 @@ async def compile_set(
         for one in given
         if one.workspace not in without
         and one.since >= since
-        and (permission := _worth(one, full=one.workspace in full)) is not None
+        and (permission := _worth(one, full=one.workspace in full, reading=one.workspace in reading)) is not None
     ]
     whole = [OpenRoot(bucket, prefix) for bucket, prefix, made in roots if made >= since]
     return Compiled(compile_grants(openings, roots=whole, dropper=dropper, now=now), counting)
 
 
-def _worth(given: Given, *, full: bool) -> Permission | None:
-    left = left_of(given.permission, archived=given.archived)
+def _worth(given: Given, *, full: bool, reading: bool) -> Permission | None:
+    left = left_of(given.permission, archived=given.archived or reading)
     return limit(left) if full and left is not None else left

@@ -257,21 +257,27 @@ class Enrolment:
             raise Evicted(f"{row.name} was removed from this hub.", todo="Remove what is left of it here: wio-agent leave.")
         return Admitted(NodeId(row.id), row.name, await grant_sets.states(connection, row.id, _MOST_STATES))
 
-    async def report(self, node: NodeId, report: Report) -> None:
-        """Keep what a node says of itself. With another ceiling, what it refused before is tried again."""
+    async def report(self, node: NodeId, report: Report) -> bool:
+        """Keep what a node says of itself; True where its owner has changed the ceiling since it last did.
 
-        async def keep(connection: AsyncConnection) -> bool:
+        With another ceiling, what it refused before is tried again, and what it took before it may refuse now:
+        ``Settling.recheck`` asks.
+        """
+
+        async def keep(connection: AsyncConnection) -> bool | None:
             row = await nodes.by_id(connection, node)
             if row is None:
-                return False
+                return None
             before = None if row.report is None else msgspec.msgpack.decode(row.report, type=Report)
             await nodes.set_report(connection, node, msgspec.msgpack.encode(report), self._clock.now())
             if before is None or before.ceiling != report.ceiling:
                 await grant_sets.mark_refused_stale(connection, node)
-            return True
+            return before is not None and before.ceiling != report.ceiling
 
-        if not await self._database.run_write(keep):
+        changed = await self._database.run_write(keep)
+        if changed is None:
             raise UnknownNode("That node is not known any more.")
+        return changed
 
     async def health(self, node: NodeId, health: Health) -> None:
         """Keep how a node is: in memory each time, in the database when it matters."""

@@ -29,6 +29,7 @@ from hub.services.ports import Agents, Chance, Clock
 from protocol.errors import BadSetting, Internal, Problem, WioError, error_of
 from protocol.grants import (
     GrantSet,
+    Permission,
     ProbeProof,
     Receipt,
     ReceiptState,
@@ -48,6 +49,8 @@ DEADLINE_S: Final = 10.0
 LEASE_S: Final = 30 * 86_400
 """How long an agent honours a set without hearing from the hub."""
 EVERYONE: Final = Subject(SubjectKind.EVERYONE, 0, "everyone")
+_NARROWINGS: Final = 6
+"""How often a set is made narrower because the node refuses some of it: it names 200 grants at a time, each twice at most."""
 _MICROSECOND: Final = 1_000_000
 
 
@@ -93,7 +96,9 @@ class Prepared(msgspec.Struct, frozen=True):
     workspace: int | None = None
     left_out: str | None = None
     without: frozenset[int] = frozenset()
-    """The workspaces that the node refused and that the set is now without."""
+    """The workspaces that the node refused as they were, and that the set is now without."""
+    reading: frozenset[int] = frozenset()
+    """Those that it refused as they were, and that the set now opens for reading only."""
     lenient: bool = False
 
 
@@ -255,15 +260,18 @@ class GrantSets:
         return _told(prepared, outcome)
 
     async def transmit(self, prepared: Prepared) -> tuple[Prepared, Outcome | None]:
-        """Send a prepared change, once more without what the node refuses of it, and keep what became of it.
+        """Send a prepared change, again without what the node refuses of it, and keep what became of it.
 
-        The outcome is None where the node need not hear of it yet.
+        What is refused is tried once more for reading only: that is what an owner's file leaves of writing. The outcome is
+        None where the node need not hear of it yet.
         """
         if prepared.signed is None:
             return prepared, None
         outcome = await self._ask(prepared)
-        if isinstance(outcome, Refused) and self._may_leave_out(prepared, outcome):
-            prepared = await self._without(prepared, outcome)
+        for _ in range(_NARROWINGS):
+            if not isinstance(outcome, Refused) or not self._may_leave_out(prepared, outcome):
+                break
+            prepared = await self._narrowed(prepared, outcome)
             outcome = await self._ask(prepared)
         await self._keep(prepared, outcome)
         if prepared.receipt is not None:
@@ -276,13 +284,18 @@ class GrantSets:
         named = {refusal.workspace for refusal in outcome.refusals}
         return bool(named) and 0 not in named and (prepared.lenient or prepared.workspace not in named)
 
-    async def _without(self, prepared: Prepared, outcome: Refused) -> Prepared:
+    async def _narrowed(self, prepared: Prepared, outcome: Refused) -> Prepared:
+        """Sign the set again with what was refused opened for reading only, and what was refused even so left out."""
         named = frozenset(refusal.workspace for refusal in outcome.refusals)
+        once = _more_than_read(prepared) & named
+        reading = (prepared.reading | once) - (named - once)
+        without = prepared.without | (named - once)
         now = self._clock.now()
 
         async def sign(connection: AsyncConnection) -> tuple[SignedGrantSet, int, Receipt | None]:
             row = await grant_sets.claim(connection, prepared.node.id, prepared.subject)
-            compiled = await compile_set(connection, prepared.node.id, prepared.subject, now, without=named)
+            node, subject = prepared.node.id, prepared.subject
+            compiled = await compile_set(connection, node, subject, now, without=without, reading=reading)
             signed, epoch = await self._sign(connection, row, prepared.subject, compiled, now)
             receipt = prepared.receipt
             if receipt is not None:
@@ -291,9 +304,16 @@ class GrantSets:
             return signed, epoch, receipt
 
         signed, epoch, receipt = await self._database.run_write(sign)
-        reasons = " ".join(dict.fromkeys(refusal.problem.message for refusal in outcome.refusals))
+        before = [prepared.left_out] if prepared.left_out else []
+        reasons = " ".join(dict.fromkeys([*before, *(refusal.problem.message for refusal in outcome.refusals)]))
         return msgspec.structs.replace(
-            prepared, signed=signed, epoch=epoch, receipt=receipt, left_out=reasons[:1000], without=named
+            prepared,
+            signed=signed,
+            epoch=epoch,
+            receipt=receipt,
+            left_out=reasons[:1000],
+            without=without,
+            reading=reading,
         )
 
     async def _ask(self, prepared: Prepared) -> Outcome:
@@ -441,6 +461,14 @@ def _takes_away(body: bytes, compiled: Compiled) -> bool:
     return takes_away(before.grants, compiled.grants) or not set(before.groups) <= set(compiled.groups)
 
 
+def _more_than_read(prepared: Prepared) -> frozenset[int]:
+    """Return the workspaces that a set opens for more than reading, and that would be something for reading only."""
+    if prepared.signed is None:
+        return frozenset()
+    grants = msgspec.msgpack.decode(prepared.signed.body, type=GrantSet).grants
+    return frozenset(one.workspace for one in grants if one.permission.reads and one.permission is not Permission.READ)
+
+
 def _content(row: SetRow, subject: Subject, compiled: Compiled) -> bytes:
     return content_hash(GrantSet(row.node_id, subject, max(row.epoch, 1), compiled.grants, 0, compiled.groups))
 
@@ -475,7 +503,7 @@ def _told(prepared: Prepared, outcome: Outcome | None) -> Receipt:
         raise Internal("A change without a workspace has no receipt.")
     if outcome is None:
         return receipt
-    if isinstance(outcome, Applied) and prepared.workspace in prepared.without:
+    if isinstance(outcome, Applied) and prepared.workspace in prepared.without | prepared.reading:
         return msgspec.structs.replace(receipt, state=ReceiptState.REFUSED, reason=prepared.left_out or "")
     if isinstance(outcome, Applied):
         return _enforced(receipt, outcome)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db import grant_sets, nodes, past, people
 from hub.db import groups as rows
+from hub.db.audit import GROUP_GONE
 from hub.db.database import Database
 from hub.db.groups import GroupRow, MemberRow
 from hub.db.people import UserRow
@@ -155,6 +156,11 @@ class Groups:
         async def change(connection: AsyncConnection) -> None:
             await self._still(connection, group)
             now = self._clock.now()
+            for place in await rows.workspaces_of(connection, group.id):
+                # One line for each workspace that loses it: those who manage it see it, and later the name is still known.
+                await self._audit.record(
+                    connection, actor, GROUP_GONE, f"@{group.name}", node=place.node, workspace=place.workspace, group=group.id
+                )
             await past.end_grants_to(connection, SubjectKind.GROUP, group.id, at=now)
             await past.end_members(connection, group.id, at=now)
             members = await rows.count(connection, group=group.id)

@@ -56,7 +56,7 @@ class History:
             if there.kind.public:
                 held_then.append(Given(str(SubjectKind.EVERYONE), 0, str(Permission.READ), Span(there.created_at, None)))
             archived = there.archived_at is not None and there.archived_at <= moment
-            return await self._told(connection, held_then, moment, archived=archived)
+            return await self._told(connection, there.id, held_then, moment, archived=archived)
 
     async def _gone(self, connection: AsyncConnection, actor: Actor, path: str, at: int) -> list[Reacher]:
         """Tell of a workspace that is no more what its grants and its past owners still tell."""
@@ -65,10 +65,12 @@ class History:
         if number is None:
             raise _unknown(path)
         given = [_given(one) for one in await facts.given(connection, number)]
-        return await self._told(connection, given, at, archived=False)
+        return await self._told(connection, number, given, at, archived=False)
 
     @staticmethod
-    async def _told(connection: AsyncConnection, given: list[Given], at: int, *, archived: bool) -> list[Reacher]:
+    async def _told(
+        connection: AsyncConnection, workspace: int, given: list[Given], at: int, *, archived: bool
+    ) -> list[Reacher]:
         groups = {one.subject for one in given if one.kind == SubjectKind.GROUP}
         members = [
             In(one.group_id, one.user_id, Span(one.since, one.ended_at)) for one in await facts.members(connection, groups)
@@ -76,6 +78,9 @@ class History:
         found = reachers(given, members, at)
         names = await facts.people(connection, {one.user for one in found})
         called = await facts.group_names(connection, groups)
+        if groups - called.keys():
+            gone = await audit_rows.groups_gone(connection, workspace)
+            called |= {group: f"{gone[group]} (deleted)" for group in groups - called.keys() if group in gone}
         told = []
         for one in found:
             username, disabled_at = names.get(one.user, (f"#{one.user}", None))

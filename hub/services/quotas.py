@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import facts, grant_sets, people, standings
+from hub.db import facts, grant_sets, people, roles, standings
 from hub.db import quotas as rows
 from hub.db import roots as root_rows
 from hub.db.database import Database
@@ -36,7 +36,7 @@ from protocol.names import NodeId, shown
 _LOG: Final = logging.getLogger("wio.hub.quotas")
 
 SWEEP_S: Final = 15.0
-"""How often all quotas are measured, whatever was said to have moved: hand-overs, imports, a restart."""
+"""How often all quotas are measured, whatever was said to have moved: a retired root, a restart."""
 _AT_ONCE: Final = 8
 """Sets sent at the same time."""
 _MOST: Final = 1 << 62
@@ -84,6 +84,11 @@ class QuotaStep:
             self._moved.setdefault(root, at)
         if self._moved:
             self._stirred.set()
+
+    def charged(self) -> None:
+        """Say that what quotas count has moved though no file has, as by a hand-over: all of them are measured now."""
+        self._sweep = True
+        self._stirred.set()
 
     def turned(self, turns: Sequence[Turn]) -> None:
         """Take over the enforcing of what ``decide`` has found in somebody else's transaction, once that is committed."""
@@ -425,7 +430,7 @@ async def _user(connection: AsyncConnection, name: str) -> int:
 async def _root(connection: AsyncConnection, actor: Actor, place: str) -> RootRow:
     node, _, name = place.rpartition("/")
     found = await root_rows.called(connection, name, node)
-    if not found or not may_know(actor, found[0]):
+    if not found or not may_know(actor, found[0], await roles.of_person(connection, actor.id)):
         raise UnknownRoot(f"There is no root {shown(place)}.", todo="wio root ls shows them; write node/root.")
     return found[0]
 

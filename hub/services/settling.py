@@ -107,6 +107,41 @@ class Settling:
         await self._all(due, lambda one: self._bring(one[0], _Task(one[1], again=False)))
         return len(due)
 
+    async def recheck(self, node: NodeId) -> None:
+        """Ask a node again about every set that it has, after its owner changed the ceiling.
+
+        The node obeys the file already. What it refuses now is written down with the reason, and what it refused before and
+        takes now opens again. Those with keys out come first.
+        """
+        async with self._database.read() as connection:
+            row = await nodes.by_id(connection, node)
+            found = [one for one in await grant_sets.of_node(connection, node) if one.epoch > 0]
+        now = self._clock.now()
+        due = [one for one in found if living(one, now) or one.refused is not None or not one.stale]
+        due.sort(key=lambda one: not living(one, now))
+        if row is None or row.evicted_at is not None:
+            return
+        at = At(node, row.name)
+        tasks = [_Task(grant_sets.subject_of(one.subject_kind, one.subject_id, one.name)) for one in due]
+        await self._all(tasks, lambda task: self._bring(at, task))
+
+    async def restored(self, by: Actor) -> list[str]:
+        """Have every node wait for confirmation, because this database was restored from a backup; return their names.
+
+        Until then nothing new opens by what this database knew before: what was taken back since the backup stays so.
+        """
+        async with self._database.write() as connection:
+            found = [one for one in await nodes.everything(connection) if one.evicted_at is None]
+            now = self._clock.now()
+            await nodes.doubt_all(connection, now)
+            for row in found:
+                report = None if row.report is None else msgspec.msgpack.decode(row.report, type=Report)
+                longest_s = _UNHEARD_KEYS_S if report is None else report.longest_key_s
+                await grant_sets.expect_keys(connection, row.id, until=now + longest_s * _MICROSECOND)
+            await self._audit.record(connection, by, "hub.restored", "hub", nodes=len(found))
+            await standings.changed(connection)
+        return [one.name for one in found]
+
     async def confirm(self, actor: Actor, name: str) -> Confirmed:
         """Say that what this hub knows of a node is right, after a backup of the hub was restored: it is sent, all of it.
 

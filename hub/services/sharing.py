@@ -98,19 +98,22 @@ class Sharing:
             members = await groups.member_sets(connection, standing.node_id, one.subject.id)
             briefs += [sets.get((SubjectKind.PERSON, member.user_id)) for member in members]
         for brief in briefs:
-            if brief is not None and (reason := await self._disagrees(connection, standing, brief)):
+            if brief is not None and (reason := await self._disagrees(connection, standing, one.grant, brief)):
                 who = f"{brief.name}: " if brief.name and brief.subject_kind != one.grant.subject_kind else ""
                 return who + reason
         return ""
 
-    async def _disagrees(self, connection: AsyncConnection, standing: Standing, brief: SetBrief) -> str:
+    async def _disagrees(self, connection: AsyncConnection, standing: Standing, grant: GrantRow, brief: SetBrief) -> str:
         if brief.stale and not living(brief, self._clock.now()):
             return ""
         if brief.refused is not None:
             subject = grant_sets.subject_of(brief.subject_kind, brief.subject_id, brief.name)
             body = await grant_sets.body(connection, standing.node_id, subject)
-            enforced = {grant.workspace for grant in msgspec.msgpack.decode(body, type=GrantSet).grants} if body else set()
-            if brief.applied_epoch < brief.epoch or standing.id not in enforced:
+            opened = msgspec.msgpack.decode(body, type=GrantSet).grants if body else ()
+            enforced = {one.permission for one in opened if one.workspace == standing.id}
+            # Where its owner lets people read only, the hub has made a set for reading of what they were given.
+            less = enforced == {Permission.READ} and grant.permission != Permission.READ and standing.archived_at is None
+            if brief.applied_epoch < brief.epoch or not enforced or less:
                 return brief.refused
         return f"{standing.node} has not confirmed it yet." if brief.applied_epoch < brief.epoch else ""
 

@@ -27,7 +27,7 @@ from hub.services.reach import held
 from protocol.api import Why, WhyStep
 from protocol.errors import NotAllowed, UnknownUser, UnknownWorkspace, WioError
 from protocol.grants import GrantSet, Permission, Subject, SubjectKind
-from protocol.messages import Explain, Explained
+from protocol.messages import Explain, Explained, Health
 from protocol.names import NodeId, UserId, locate, shown
 
 DEADLINE_S: Final = 10.0
@@ -60,6 +60,11 @@ class _Seen(msgspec.Struct, frozen=True):
     def called(self) -> str:
         """``owner/name``."""
         return f"{self.there.owner}/{self.there.name}"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the node's owner has everybody cut off, as far as the node said."""
+        return self.there.health is not None and msgspec.msgpack.decode(self.there.health, type=Health).paused
 
 
 class _Verdict(msgspec.Struct, frozen=True):
@@ -247,6 +252,8 @@ def _verdict(seen: _Seen) -> _Verdict:
     refused = [state.refused for state in (seen.mine, seen.everyones) if state is not None and state.refused]
     if permission is None:
         return _Verdict(None, f"{called} is over its quota: nothing can be dropped into it now.", f"Ask {there.owner}.")
+    if seen.paused:
+        return _Verdict(None, f"The owner of {there.node} has paused it: nobody reaches anything there now.", "Ask them.")
     if refused and not seen.opened:
         return _Verdict(None, f"The owner of {there.node} does not allow it: {refused[0]}", "Ask them: wio-agent ceiling.")
     todo = "Over its quota: nothing can be added until something is deleted." if over else ""
@@ -359,6 +366,8 @@ def _on_the_node(seen: _Seen, now: int, *, online: bool) -> list[WhyStep]:
     refused = [state.refused for state in (mine, seen.everyones) if state is not None and state.refused]
     told = f"{there.node}'s owner: {refused[0]}" if refused else f"{there.node}'s owner allows it"
     steps.append(WhyStep("ceiling", not refused, told))
+    if seen.paused:
+        steps.append(WhyStep("paused", False, f"{there.node}'s owner has paused it: everybody is cut off"))
     if seen.standing is not None and seen.standing.unconfirmed_since is not None:
         told = f"{there.node} waits for its owner to confirm the grants of this hub: wio node confirm {there.node}"
         steps.append(WhyStep("confirmed", False, told))

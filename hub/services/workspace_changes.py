@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import catalogue, grants, past, people, requests, standings
+from hub.db import catalogue, grants, past, people, quotas, requests, standings
 from hub.db import workspaces as rows
 from hub.db.database import Database
 from hub.db.grants import GrantRow
@@ -33,11 +33,22 @@ _HALF: Final = "was changed by somebody else meanwhile"
 class WorkspaceChanges:
     """Changes workspaces."""
 
-    def __init__(self, *, database: Database, clock: Clock, chance: Chance, audit: Audit, sets: GrantSets) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        chance: Chance,
+        audit: Audit,
+        sets: GrantSets,
+        charged: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``charged`` is called when what quotas count has moved from one person to another, or is nobody's any more."""
         self._database = database
         self._clock = clock
         self._chance = chance
         self._audit = audit
+        self._charged = charged
         self._changes = Changes(database=database, clock=clock, chance=chance, sets=sets)
 
     # -------------------------------------------------------------------------------------------------- changing
@@ -107,15 +118,19 @@ class WorkspaceChanges:
             await self._move(connection, actor, standing, to, handover.keep)
 
         async def touches(connection: AsyncConnection) -> Sequence[Touched]:
-            del connection
-            new = Subject(SubjectKind.PERSON, to.id, to.username)
-            return [Touched(_at(standing), one, standing.id) for one in (_owner(standing), new)]
+            at = _at(standing)
+            new = Touched(at, Subject(SubjectKind.PERSON, to.id, to.username), standing.id)
+            if await quotas.persons_over(connection, [standing.owner_id, to.id]):
+                # Another person is charged from now on: everybody who may add here gains or loses that with it.
+                return [*await touching(connection, at, standing.id, _owner(standing), public_root=False), new]
+            return [Touched(at, _owner(standing), standing.id), new]
 
         try:
             async with self._changes.making(touches, work) as made:
                 pass
         except IntegrityError as error:
             raise _taken(to.username, name) from error
+        self._charged()
         return await self._seen(actor, to.username, name, made.receipts)
 
     async def _move(
@@ -153,6 +168,7 @@ class WorkspaceChanges:
 
         async with self._changes.making(touches, work) as made:
             pass
+        self._charged()
         place = locate(standing.layout, standing.bucket, standing.root_prefix, standing.prefix)
         return WorkspaceEnded(f"{owner}/{name}", place.bucket, place.key, made.receipts)
 

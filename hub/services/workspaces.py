@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
@@ -38,8 +39,18 @@ class Workspaces:
     """All workspaces of this hub."""
 
     def __init__(
-        self, *, database: Database, agents: Agents, clock: Clock, chance: Chance, audit: Audit, sets: GrantSets
+        self,
+        *,
+        database: Database,
+        agents: Agents,
+        clock: Clock,
+        chance: Chance,
+        audit: Audit,
+        sets: GrantSets,
+        charged: Callable[[], None] = lambda: None,
     ) -> None:
+        """``charged`` is called when a workspace has taken up what lay there: its owner is charged for it from then on."""
+        self._charged = charged
         self._database = database
         self._agents = agents
         self._clock = clock
@@ -68,6 +79,7 @@ class Workspaces:
             deadline_s=DEADLINE_S,
         )
         await self._make(actor, root, prefix, new)
+        self._charged()
         return await self.show(actor, actor.username, new.name)
 
     async def _make(self, actor: Actor, root: RootRow, prefix: str, new: NewWorkspace) -> None:

@@ -288,7 +288,8 @@ class Access:
         return await self._sweep(self._applying.agree_all())
 
     async def resume(self) -> Swept:
-        """Let everybody in again, as their newest grants say."""
+        """Let everybody in again, as their newest grants and the owner's file say: it may have been edited meanwhile."""
+        self._read_ceiling()
         self._state.set_paused(paused=False)
         self._principals.rule(paused=False)
         return await self._sweep(self._applying.agree_all())
@@ -318,6 +319,10 @@ class Access:
     def who(self, holder: str) -> int:
         """Return the id of the person behind a holder's name; 0 for nobody known."""
         return self._principals.who(holder)
+
+    def probes_with(self, access_key: str) -> bool:
+        """Say whether this is one of the agent's own keys, with which it tries what a person may do."""
+        return self._receipts.uses(access_key)
 
     @property
     def paused(self) -> bool:

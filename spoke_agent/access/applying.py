@@ -46,6 +46,13 @@ class Changed(msgspec.Struct, frozen=True):
     at: int
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """What shared sets open beside a subject's own: what they open for certain, and what they may open just now."""
+
+    surely: tuple[Grant, ...] = ()
+    perhaps: tuple[Grant, ...] = ()
+
+
 class Swept(msgspec.Struct, frozen=True):
     """What came of making everybody's access agree."""
 
@@ -100,7 +107,7 @@ class Applying:
         if known is not None and known.holder is not None and verdict is not Verdict.REPEATED:
             # Minted before the change, so that it was out when the change came.
             probe = asyncio.create_task(self._probe_key(known))
-        beside = self._beside(known) if known is not None else ()
+        beside = self._beside(known) if known is not None else Beside()
         try:
             await self._keep(request.grant_set, grant_set, verdict, known)
             principal = principals.get(grant_set.subject)
@@ -314,22 +321,30 @@ class Applying:
             self._probe_ready = True
             return holder
 
-    def _beside(self, principal: Principal) -> tuple[Grant, ...]:
+    def _beside(self, principal: Principal) -> Beside:
         """Return what the key that proves a subject's changes opens beside that subject's own set."""
         others = self._principals.shared_of(principal) if principal.is_person else self._principals
-        return tuple(grant for one in others if not one.is_person and one is not principal for grant in one.enforced or ())
+        shared = [one for one in others if not one.is_person and one is not principal]
+        # A holder that was made just now opens nothing to a person before it is attached to theirs.
+        attached = principal.attached or () if principal.is_person else holders_of(shared)
+        return Beside(
+            tuple(grant for one in shared if one.holder in attached for grant in one.enforced or ()),
+            tuple(grant for one in shared for grant in one.opened),
+        )
 
     async def _prove(
         self,
         principal: Principal,
         probe: asyncio.Task[Credential | None] | None,
         changed: Changed,
-        beside: tuple[Grant, ...],
+        beside: Beside,
     ) -> tuple[WireProof, ...]:
         if principal.holder is None:
             return ()
-        before, after = (*changed.before, *beside), (*changed.after, *self._beside(principal))
-        lost, gained = missing(before, after), missing(after, before)
+        now = self._beside(principal)
+        # A shared set may be on its way to the server at this moment: what it may open proves nothing either way.
+        lost = missing((*changed.before, *beside.surely), (*changed.after, *now.perhaps))
+        gained = missing((*changed.after, *now.surely), (*changed.before, *beside.perhaps))
         if not lost and not gained:
             return ()
         key = await probe if probe is not None else await self._probe_key(principal)

@@ -49,6 +49,8 @@ class Receipts:
         self._pause = pause
         self._keys: dict[str, Credential] = {}
         self._minting: dict[str, asyncio.Lock] = {}
+        self._used: dict[str, int] = {}
+        """Every probe key that may still be in use, and until when, Unix seconds."""
 
     async def key(self, holder: Holder) -> Credential:
         """Return a probe key of a person, minted now if there is none that lives long enough."""
@@ -58,7 +60,14 @@ class Receipts:
                 return known
             minted = await self._storage.mint(holder, life_s=PROBE_LIFE_S, narrowing=None)
             self._keys[holder.name] = minted
+            now = self._clock() // 1_000_000
+            self._used = {key: expires for key, expires in self._used.items() if expires > now}
+            self._used[minted.access_key] = minted.expires
             return minted
+
+    def uses(self, access_key: str) -> bool:
+        """Say whether this is a probe key: what is done with it, no person does."""
+        return access_key in self._used
 
     def forget(self, holder: Holder) -> None:
         """Forget the probe key of a holder that is no longer used."""

@@ -28,10 +28,14 @@ class _Row(msgspec.Struct):
 
 
 class Accesses:
-    """Collects calls. ``who`` gives the user id behind the name of a Holder, 0 for nobody known."""
+    """Collects calls. ``who`` gives the user id behind the name of a Holder, 0 for nobody known.
 
-    def __init__(self, who: Callable[[str], int]) -> None:
+    ``own`` says whether an access key is one that the agent itself uses, to try what a person may do: no person's access.
+    """
+
+    def __init__(self, who: Callable[[str], int], own: Callable[[str], bool] = lambda _: False) -> None:
         self._who = who
+        self._own = own
         self._rows: dict[tuple[int, int, str, int, str], _Row] = {}
         self.lost = 0
         """Calls there was no room for."""
@@ -39,7 +43,7 @@ class Accesses:
     def add(self, call: Call) -> None:
         """Count a call. Calls of nobody that wio knows are not counted, they are the server's own business; nor is listing."""
         actor = self._who(call.holder)
-        if actor == 0 or not key_fits(call.key):
+        if actor == 0 or self._own(call.access_key) or not key_fits(call.key):
             return
         place = (call.at // MINUTE_US, call.root, call.key, actor, call.operation[:80])
         refused = int(call.status == FORBIDDEN)

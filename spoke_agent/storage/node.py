@@ -92,7 +92,7 @@ class Hint(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One S3 call that the server reported: who (a Holder's name) did what to which key with which answer."""
+    """One S3 call that the server reported: who (a Holder's name, and the key they used) did what with which answer."""
 
     root: int
     key: str
@@ -101,6 +101,7 @@ class Call(msgspec.Struct, frozen=True):
     status: int
     at: int
     """Unix microseconds."""
+    access_key: str = ""
 
 
 class ServerFacts(msgspec.Struct, frozen=True):

@@ -65,6 +65,7 @@ class Entry(msgspec.Struct, frozen=True):
     path: str = msgspec.field(default="", name="requestPath")
     headers: dict[str, str] = msgspec.field(default={}, name="requestHeader")
     parent: str = msgspec.field(default="", name="parentUser")
+    access_key: str = msgspec.field(default="", name="accessKey")
     time: str = ""
     tags: dict[str, object] | None = None
     answer: dict[str, str] | None = msgspec.field(default=None, name="responseHeader")
@@ -176,7 +177,7 @@ class Reader:
                 if changed and _FORCE in entry.headers:
                     self._hint(Hint(root.root, key.rstrip("/") + "/", folder=True))
                 if person:
-                    self._call(Call(root.root, key, person, entry.api.name, entry.api.status, at))
+                    self._call(Call(root.root, key, person, entry.api.name, entry.api.status, at, entry.access_key))
 
     def _bucket_changed(self, bucket: str) -> None:
         for root in self._roots():

@@ -81,6 +81,26 @@ def _told(rig: Rig) -> list[str]:
     return [one.action for one in rig.alice.audit(workspace="full", limit=20) if one.action.startswith("quota.")]
 
 
+def test_a_workspace_handed_to_somebody_over_their_quota_takes_no_more_within_a_second(rig: Rig) -> None:
+    workspace = rig.alice.create_workspace("given")
+    rig.alice.share("given", "bob", Permission.WRITE)
+    key, _ = fetch_key(rig.bob, "alice/given")
+    client, put = s3(key), {"Bucket": workspace.bucket, "Key": f"{workspace.prefix}more", "Body": b""}
+    rig.root_client().put_object(Bucket=workspace.bucket, Key=f"{workspace.prefix}large", Body=b"x" * 2 * MIB)
+    until("it is counted", lambda: rig.alice.workspace("given").bytes >= 2 * MIB)
+    quota = rig.alice.set_quota(QuotaKind.USER_ROOT, "bob@lab3/homes", hard=MIB)
+    assert _status(client.put_object, **put) == 200, "it is alice's yet"
+    began = time.monotonic()
+    rig.alice.hand_over("given", "bob", keep=None)
+    handed = time.monotonic()
+    until("writing is refused", lambda: _status(client.put_object, **put) == 403, seconds=30, every=0.01)
+    refused = time.monotonic()
+    print(f"hand-over {(handed - began) * 1000:.0f} ms, then {(refused - handed) * 1000:.0f} ms to the 403")  # noqa: T201
+    assert refused - handed < 1.0
+    assert _status(client.get_object, Bucket=workspace.bucket, Key=f"{workspace.prefix}large") == 200
+    rig.alice.delete_quota(quota.id)
+
+
 def test_why_says_what_the_server_says_when_a_share_is_taken_back(rig: Rig, shared: Any) -> None:
     workspace, client = shared
     rig.root_client().put_object(Bucket=workspace.bucket, Key=f"{workspace.prefix}seen", Body=b"x")
@@ -108,6 +128,7 @@ def test_reads_are_told_of_with_who_did_them_as_the_server_reported(rig: Rig, sh
     for _ in range(3):
         assert _status(client.get_object, Bucket=workspace.bucket, Key=f"{workspace.prefix}folder/read") == 200
     assert _status(client.put_object, Bucket=workspace.bucket, Key=f"{workspace.prefix}folder/read", Body=b"y") == 403
+    assert _why(rig, "alice/full/folder/read").agrees is True, "which reads it with a key of bob's that is not bob"
 
     def told() -> dict[str, Any]:
         return {one.operation: one for one in rig.alice.accesses("full/folder", who="bob")}

@@ -192,10 +192,14 @@ def _tell(done: Removed, node: str) -> None:
 
 
 def _show(one: Workspace, said: str, json: bool) -> None:
+    """Say what was done and what became of it on the node; ends with the exit code that this means."""
     if json:
         output.value(one)
     else:
         output.line(said)
+        for text in receipts.together(one.receipts):
+            output.line(text)
+    raise typer.Exit(receipts.exit_code(one.receipts))
 
 
 def _address(one: Workspace) -> str:

@@ -19,7 +19,7 @@ from hub.services.searching import Searching, resolve_places
 from protocol.api import NodeState
 from protocol.errors import BadCursor, BadInput, BadQuery, NoGrant, UnknownPath, UnknownWorkspace
 from protocol.fields import Fields
-from protocol.messages import Health, Progress, RootActivity, RootState, ScanState
+from protocol.messages import Health, Progress, RootState, ScanState
 from protocol.names import NodeId, RootId, UserId, WorkspaceId
 from search.document import Document
 from search.engine import Sort

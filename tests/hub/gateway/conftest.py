@@ -79,8 +79,12 @@ class Services:
     async def find(self, node_key: bytes) -> Node | None:
         return self.evicted.get(node_key)
 
-    async def report(self, node: NodeId, report: Report) -> None:
+    async def report(self, node: NodeId, report: Report) -> bool:
         self._note("report", (node, report))
+        return "another ceiling" in report.ceiling
+
+    async def recheck(self, node: NodeId) -> None:
+        self._note("recheck", node)
 
     async def health(self, node: NodeId, health: Health) -> None:
         self._note("health", (node, health))

@@ -448,6 +448,13 @@ async def test_roots_that_could_not_be_told_are_told_again(hub: Any) -> None:
             await hub.services.until("configure")
 
 
+async def test_after_a_report_of_another_ceiling_the_node_is_asked_again_about_what_it_has(hub: Any) -> None:
+    key, node = hub.known()
+    async with hub.agent(key) as peer:
+        await peer.send(REPORT, msgspec.structs.replace(REPORT, ceiling=("another ceiling",)))
+        assert await hub.services.until("recheck") == node
+
+
 async def test_news_that_cannot_be_kept_do_not_end_the_session(hub: Any) -> None:
     key, node = hub.known()
 

@@ -12,7 +12,7 @@ from hub.domain.reachers import Span
 from hub.services.history import History, Pruning
 from hub.services.ingest import Ingest
 from hub.services.ports import Actor
-from protocol.api import NewShare, Reacher, RootKind
+from protocol.api import NewGroup, NewMember, NewShare, Reacher, RootKind
 from protocol.errors import BadInput, BadMessage, NotAllowed, UnknownWorkspace
 from protocol.grants import Permission
 from protocol.messages import Access, Accesses
@@ -107,6 +107,21 @@ async def test_real_shares_and_what_ended_them_are_told_as_they_were(bench: Any,
     assert _named(await history.access(alice, "scans", after)) == {owner}
     assert _named(await history.access(alice, "scans", public)) == {owner, ("public", "read", "public")}
     assert _named(await history.access(alice, "scans")) == {owner}
+
+
+async def test_a_group_that_was_deleted_keeps_its_name_in_what_was(bench: Any, scans: Scans) -> None:
+    history, alice, bob = scans.history, scans.alice, scans.bob
+    await bench.groups.create(alice, NewGroup("mri"))
+    await bench.groups.put_member(alice, "mri", "bob", NewMember())
+    await bench.sharing.share(alice, "alice", "scans", "@mri", NewShare(Permission.READ))
+    then = bench.clock.now()
+    bench.clock.pass_s(1)
+    await bench.groups.delete(alice, "mri")
+    told = {one.through for one in await history.access(alice, "scans", then) if one.who == bob.username}
+    assert told == {"@mri (deleted)"}
+    assert {one.who for one in await history.access(alice, "scans")} == {"alice"}
+    lines = [(one.action, one.target) for one in await bench.audit.entries(alice, workspace="scans", limit=1)]
+    assert lines == [("share.group-gone", "@mri")], "who manages the workspace sees why the share is gone"
 
 
 async def test_everyone_reaches_what_lies_in_a_public_root_and_nobody_writes_what_is_archived(bench: Any, scans: Scans) -> None:

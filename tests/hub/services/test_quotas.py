@@ -14,7 +14,8 @@ from hub.db.tables import group_members, groups, root_roles, roots, workspaces
 from hub.services.ingest import Ingest
 from hub.services.ports import Actor
 from hub.services.quotas import Quotas, QuotaStep
-from protocol.api import NewCredentials, NewQuota, NewShare, Quota, QuotaKind, RootKind
+from hub.services.workspace_changes import WorkspaceChanges
+from protocol.api import Handover, NewCredentials, NewQuota, NewShare, Quota, QuotaKind, RootKind
 from protocol.digest import run_on
 from protocol.errors import BadInput, NotAllowed, NotFound, OverQuota, UnknownRoot, UnknownUser, UnknownWorkspace, WioError
 from protocol.grants import Permission
@@ -250,6 +251,44 @@ async def test_a_persons_quota_counts_what_they_own_whoever_writes_it(bench: Any
     again = await bench.workspace(alice, "more", root="lab3/main")
     await bench.key(alice, "more")
     assert lab3.grants(alice.id)[again.id] is Permission.TIDY, "a new workspace is counted from its first moment"
+
+
+async def test_whoever_may_write_loses_or_gains_that_with_a_hand_over_at_once(bench: Any, filled: Filled) -> None:
+    alice, bob, lab3, root, scans = filled.alice, filled.bob, filled.lab3, filled.root, filled.scans
+    admin, dave = await bench.person("carol", admin=True), await bench.person("dave")
+    own = await bench.workspace(alice, "own")
+    for name, who in (("scans", dave), ("own", bob)):
+        await bench.sharing.share(alice, "alice", name, who.username, NewShare(Permission.WRITE))
+        await bench.key(who, f"alice/{name}")
+    await filled.set(admin, QuotaKind.USER, "alice", hard=MIB)
+    await filled.put(lab3, root, "alice/own/a", MIB)
+    await filled.step.step()
+    assert lab3.grants(dave.id) == {scans.id: Permission.TIDY}
+    await bench.workspace_changes.hand_over(alice, "alice", "scans", Handover("bob"))
+    assert lab3.grants(dave.id) == {scans.id: Permission.WRITE}, "bob has no quota"
+    assert lab3.grants(bob.id) == {scans.id: Permission.MANAGE, own.id: Permission.TIDY}
+    await bench.workspace_changes.hand_over(bob, "bob", "scans", Handover("alice"))
+    assert lab3.grants(dave.id) == {scans.id: Permission.TIDY}, "alice is over hers, which counts it again"
+
+
+async def test_a_hand_over_is_charged_at_once_and_not_with_the_next_sweep(bench: Any, filled: Filled) -> None:
+    alice, bob, lab3, root, scans = filled.alice, filled.bob, filled.lab3, filled.root, filled.scans
+    admin = await bench.person("carol", admin=True)
+    made = {"database": bench.database, "clock": bench.clock, "audit": bench.audit, "sets": bench.sets}
+    changes = WorkspaceChanges(**made, chance=bench.chance, charged=filled.step.charged)
+    await bench.workspace(alice, "own")
+    await bench.workspace(bob, "bobs", root="lab3/main")
+    for who, path in ((alice, "own"), (bob, "bobs")):
+        await bench.key(who, path)
+    await filled.set(admin, QuotaKind.USER, "bob", hard=MIB)
+    await filled.put(lab3, root, "alice/scans/a", MIB)
+    assert await filled.step.step() == 0
+    await changes.hand_over(alice, "alice", "scans", Handover("bob"))
+    assert await filled.step.step() == 1
+    assert lab3.grants(bob.id)[scans.id] is Permission.TIDY
+    await changes.delete(bob, "bob", "scans")
+    assert await filled.step.step() == 1
+    assert set(lab3.grants(bob.id).values()) == {Permission.MANAGE}
 
 
 async def test_a_limit_that_is_raised_lowered_or_removed_counts_at_once(bench: Any, filled: Filled) -> None:

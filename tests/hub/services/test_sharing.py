@@ -144,6 +144,26 @@ async def test_a_grant_above_the_ceiling_holds_up_neither_keys_nor_revocations(
     assert lab3.grants(bob.id) == {scans.id: READ, third.id: READ}
 
 
+async def test_what_a_lifted_ceiling_lets_through_reaches_keys_that_are_out_without_a_new_one(
+    bench: Any, alice: Actor, bob: Actor, lab3: Any, scans: Any
+) -> None:
+    other = await bench.workspace(alice, "other")
+    for name in ("scans", "other"):
+        await bench.sharing.share(alice, "alice", name, "bob", NewShare(READ))
+    lab3.ceiling = {(scans.id, READ)}
+    await bench.key(bob, "alice/other")
+    assert lab3.grants(bob.id) == {other.id: READ}
+    assert await bench.settling.retry_once() == 0, "the ceiling is as it was"
+    await bench.report(lab3.id, ceiling=("another",))
+    assert await bench.settling.retry_once() == 1
+    assert lab3.grants(bob.id) == {other.id: READ}, "and refuses the same"
+    lab3.ceiling = set()
+    await bench.report(lab3.id, ceiling=("none",))
+    assert await bench.settling.retry_once() == 1
+    assert lab3.grants(bob.id) == {scans.id: READ, other.id: READ}
+    assert await bench.settling.retry_once() == 0
+
+
 async def test_revoking_while_the_node_is_away_is_pending_with_the_exposure_then_enforced(
     bench: Any, alice: Actor, bob: Actor, lab3: Any, scans: Any
 ) -> None:

@@ -13,7 +13,7 @@ from hub.services.why import Explaining
 from protocol.api import NewShare, RootKind, Why, WhyStep
 from protocol.errors import NotAllowed, UnknownUser, UnknownWorkspace
 from protocol.grants import Permission
-from protocol.messages import Explain
+from protocol.messages import Explain, Health
 
 ON_BOTH = {"test_allowed_denied_and_taken_back_are_explained_whole", "test_groups_everyone_and_public_roots_are_told"}
 
@@ -196,3 +196,16 @@ async def test_who_asks_about_others_has_to_manage_it_and_nobody_learns_what_the
         await asked.why(who="nobody")
     with pytest.raises(UnknownUser):
         await asked.why(who="\0")
+
+
+async def test_a_paused_node_is_told_as_that(bench: Any, asked: Asked) -> None:
+    await asked.share()
+    await bench.key(asked.bob, "alice/scans")
+    await bench.enrolment.health(asked.lab3.id, Health(bench.clock.now(), 0, 0, paused=True))
+    paused = await asked.why()
+    assert (paused.allowed, paused.permission) == (False, None)
+    assert paused.because == "The owner of lab3 has paused it: nobody reaches anything there now."
+    assert not step(paused, "paused").holds
+    await bench.enrolment.health(asked.lab3.id, Health(bench.clock.now(), 0, 0, paused=False))
+    again = await asked.why()
+    assert (again.allowed, [one for one in again.steps if one.what == "paused"]) == (True, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,7 +19,7 @@ from protocol.errors import (
     StorageUnreachable,
     UnknownRoot,
 )
-from protocol.grants import Narrowing, Permission, SignedGrantSet
+from protocol.grants import Grant, Narrowing, Permission, SignedGrantSet
 from protocol.identity import new_key, sign_eviction
 from protocol.messages import (
     CheckRoot,
@@ -31,6 +32,8 @@ from protocol.messages import (
     SetGrants,
 )
 from protocol.names import Layout
+from spoke_agent.access.principals import Principal
+from spoke_agent.storage.node import Holder, HolderKind
 from tests.spoke_agent.access.bench import ALICE, BOB, DAY, EVERYONE, HUB, NODE, START, Bench, grant
 
 
@@ -98,6 +101,63 @@ async def test_a_place_that_everyone_may_still_read_is_no_proof_against_the_revo
     assert isinstance(applied, GrantsApplied)
     assert [(proof.what.split()[0], proof.status) for proof in applied.proofs] == [("drop", 403)]
     assert bench.opens(key, "lab/scans/a")
+
+
+class Slow:
+    """Holds up the disk after bob's set was carried out, and the server while it takes a shared set."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.noting, self.noted, self.writing, self.written = (asyncio.Event() for _ in range(4))
+        principals = bench.access._principals
+        self._note, self._write = principals.note_applied, bench.storage.set_access
+        principals.note_applied = self.note_applied  # type: ignore[method-assign]  # a disk that takes its time
+        bench.storage.set_access = self.set_access  # type: ignore[method-assign]  # a server that takes its time
+
+    async def note_applied(self, principal: Principal) -> None:
+        if principal.subject == BOB:
+            self.noting.set()
+            await self.noted.wait()
+        await self._note(principal)
+
+    async def set_access(self, holder: Holder, grants: Sequence[Grant]) -> None:
+        if holder.kind is HolderKind.SHARED:
+            self.writing.set()
+            await self.written.wait()
+        await self._write(holder, grants)
+
+
+async def test_a_shared_set_on_its_way_to_the_server_proves_nothing_about_a_persons(bench: Bench) -> None:
+    await bench.set(EVERYONE, 1, grant("", bucket="open"))
+    await bench.set(BOB, 1, grant("scans/"))
+    await bench.key(BOB, 1)
+    slow = Slow(bench)
+    bobs = asyncio.create_task(bench.set(BOB, 2, grant("scans/", Permission.WRITE)))
+    await slow.noting.wait()
+    everyones = asyncio.create_task(bench.set(EVERYONE, 2, grant("", bucket="open"), grant("", bucket="more")))
+    await slow.writing.wait()
+    slow.noted.set()
+    applied = await bobs
+    slow.written.set()
+    await everyones
+    assert isinstance(applied, GrantsApplied)
+    assert [(proof.what, proof.expected) for proof in applied.proofs] == [("drop lab/scans/", True)]
+
+
+async def test_a_shared_holder_that_is_not_attached_yet_is_no_proof_that_its_places_are_open(bench: Bench) -> None:
+    await bench.set(BOB, 1, grant("scans/"))
+    await bench.key(BOB, 1)
+    slow = Slow(bench)
+    bobs = asyncio.create_task(bench.set(BOB, 2, grant("scans/", Permission.WRITE)))
+    await slow.noting.wait()
+    everyones = asyncio.create_task(bench.set(EVERYONE, 1, grant("", bucket="open")))
+    async with asyncio.timeout(10):
+        while not any(one.subject == EVERYONE and one.made for one in bench.access._principals):  # noqa: ASYNC110 - none is set
+            await asyncio.sleep(0)
+    slow.noted.set()
+    applied = await bobs
+    await everyones
+    assert isinstance(applied, GrantsApplied)
+    assert [(proof.what, proof.expected) for proof in applied.proofs] == [("drop lab/scans/", True)]
 
 
 async def test_everyone_is_one_write_that_counts_for_all_keys_that_are_out(bench: Bench) -> None:
@@ -373,6 +433,15 @@ async def test_pause_cuts_everybody_off_through_a_restart_and_resume_brings_back
     assert not bench.opens(key, "lab/plans/a")
     await bench.access.resume()
     assert [bench.opens(key, where) for where in ("lab/scans/a", "lab/plans/a", "open/a")] == [False, True, True]
+
+
+async def test_what_the_owner_wrote_into_the_ceiling_during_a_pause_holds_from_its_first_moment_on(bench: Bench) -> None:
+    await bench.set(BOB, 1, grant("scans/", Permission.WRITE))
+    key = await bench.key(BOB, 1)
+    await bench.access.pause()
+    bench.state.write("ceiling.toml", b"read_only = true\n")
+    await bench.access.resume()
+    assert [bench.opens(key, "lab/scans/a", one) for one in (Permission.READ, Permission.WRITE)] == [True, False]
 
 
 async def test_an_eviction_closes_everything_for_good(bench: Bench) -> None:

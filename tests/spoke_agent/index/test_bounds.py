@@ -248,6 +248,13 @@ async def test_a_scan_goes_no_faster_than_its_root_allows() -> None:
     assert len(waited) == 4
 
 
+def test_what_the_agent_itself_tries_with_a_key_of_its_own_is_no_access_of_the_person() -> None:
+    calls = accesses.Accesses(lambda _: 7, lambda key: key == "PROBE")
+    for key in ("PROBE", "THEIRS", ""):
+        calls.add(Call(1, "a", "h1", "GetObject", 200, 5, key))
+    assert [one.count for one in calls.take(60_000_000)] == [2]
+
+
 def test_calls_are_counted_by_the_minute_and_only_those_of_people_wio_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = accesses.Accesses(lambda holder: {"h1": 7}.get(holder, 0))
     minute = 60_000_000

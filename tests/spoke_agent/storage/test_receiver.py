@@ -71,7 +71,7 @@ def test_a_call_that_changed_an_object_is_a_hint_with_its_person_and_a_call(name
     heard = Heard()
     heard.reader.read(entry(name))
     assert heard.hints == [Hint(1, "a.txt", actor="0123456789abcdef")]
-    assert heard.calls == [Call(1, "a.txt", "0123456789abcdef", name, 200, 1_795_558_469_670_145)]
+    assert heard.calls == [Call(1, "a.txt", "0123456789abcdef", name, 200, 1_795_558_469_670_145, "CX0FPHS3W4F45LSD53O1")]
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,31 @@ def test_a_workspace_is_handed_over_and_what_is_kept_is_said(wio: Wio, hub: Reco
     assert wio("w", "handover", "scans", "bob", "--keep", "manage").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("POST", "/workspaces/me/scans/handover", ("handover", "scans", "bob")),
+        ("PATCH", "/workspaces/me/scans", ("archive", "scans")),
+        ("PATCH", "/workspaces/me/scans", ("unarchive", "scans")),
+    ],
+)
+def test_what_a_change_of_a_workspace_did_to_keys_that_are_out_is_said_and_is_the_exit_code(
+    wio: Wio, hub: RecordedHub, method: str, path: str, words: tuple[str, ...]
+) -> None:
+    for state, exposure_s, code, told in (
+        (ReceiptState.ENFORCED, None, 0, "enforced on lab3 in 41 ms"),
+        (ReceiptState.PENDING, 600, 6, "pending on lab3"),
+        (ReceiptState.REFUSED, None, 1, "refused on lab3"),
+    ):
+        hub.on(method, path, msgspec.structs.replace(SCANS, receipts=(receipt(1, state, exposure_s),)))
+        said = wio("w", *words)
+        assert said.exit_code == code, said.output
+        assert told in said.stdout
+        as_json = wio("w", *words, "--json")
+        assert as_json.exit_code == code
+        assert [one["state"] for one in json.loads(as_json.stdout)["receipts"]] == [state.value]
+
+
 def test_keys_that_are_kept_are_forgotten_when_a_path_changes_its_meaning(wio: Wio, hub: RecordedHub) -> None:
     node = SealingNode(now=lambda: int(time.time()))
     hub.on("POST", "/credentials", lambda request: node.answer(msgspec.json.decode(request.body, type=NewCredentials)))
