@@ -54,6 +54,10 @@ GET /workspaces/{owner}/{name} (described)                | 401 ok  ok  ok  ok  
 GET /workspaces/{owner}/{name}/shares                     | 401 404 403 403 403 ok  ok  403 403 403 404 404 404 404 404
 GET /files                                                | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
 GET /search                                               | 401 no  yes yes no  yes yes yes yes yes no  no  no  no  no
+GET /file                                                 | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
+GET /unreadable                                           | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
+GET /unreadable (unlisted)                                | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
+GET /alarms                                               | 401 ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
 GET /audit                                                | 401 no  yes no  no  no  yes no  no  no  no  no  yes no  yes
 GET /audit (of one)                                       | 401 no  no  no  no  yes yes no  no  no  no  no  yes no  yes
 GET /audit/check                                          | 401 403 403 403 403 403 403 403 403 403 403 403 403 403 ok
@@ -76,9 +80,14 @@ POST /assertions                                          | 401 403 ok  403 403 
 POST /invitations                                         | 401 ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
 POST /nodes/{node}/confirm                                | 401 403 403 403 403 403 403 403 403 403 403 403 ok  403 ok
 DELETE /nodes/{node}                                      | 401 403 403 403 403 403 403 403 403 403 403 403 ok  403 ok
+POST /nodes/{node}/survey                                 | 401 403 403 403 403 403 403 403 403 403 403 403 ok  403 403
 POST /roots                                               | 401 403 403 403 403 403 403 403 403 403 403 403 ok  403 403
 POST /roots/{node}/{root}/scan                            | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
 POST /roots/{node}/{root}/scan (unlisted)                 | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
+POST /roots/{node}/{root}/survey                          | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
+POST /roots/{node}/{root}/survey (unlisted)               | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
+POST /roots/{node}/{root}/verify                          | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
+POST /roots/{node}/{root}/verify (unlisted)               | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
 PATCH /roots/{node}/{root}                                | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
 PATCH /roots/{node}/{root} (its managers)                 | 401 403 403 403 403 403 403 403 403 403 403 403 ok  403 ok
 PATCH /roots/{node}/{root} (unlisted)                     | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
@@ -152,6 +161,10 @@ CASES: Final = {
     "GET /workspaces/{owner}/{name}/shares": Case("/workspaces/owner/secret/shares", about="secret"),
     "GET /files": Case("/files?path=owner/secret/", about="secret"),
     "GET /search": Case("/search?q=unheard", shows="unheard-of"),
+    "GET /file": Case("/file?path=owner/secret/unheard-of.csv", about="secret"),
+    "GET /unreadable": Case("/unreadable?node=lab3&root=data", about="data"),
+    "GET /unreadable (unlisted)": Case("/unreadable?node=lab3&root=hidden", about="hidden"),
+    "GET /alarms": Case("/alarms"),
     "GET /audit": Case("/audit", shows="owner/secret"),
     "GET /audit (of one)": Case("/audit?workspace=owner/secret", about="secret", shows="share"),
     "GET /audit/check": Case("/audit/check"),
@@ -176,9 +189,16 @@ CASES: Final = {
     "POST /invitations": Case("/invitations", {"name": "lab8"}),
     "POST /nodes/{node}/confirm": Case("/nodes/lab3/confirm", about="lab3"),
     "DELETE /nodes/{node}": Case("/nodes/gone", about="gone"),
+    "POST /nodes/{node}/survey": Case(
+        "/nodes/lab3/survey", {"node": "lab3", "name": "more", "kind": "public", "bucket": "more"}, about="lab3"
+    ),
     "POST /roots": Case("/roots", {"node": "lab3", "name": "more", "kind": "public", "bucket": "more"}, about="lab3"),
     "POST /roots/{node}/{root}/scan": Case("/roots/lab3/data/scan", about="data"),
     "POST /roots/{node}/{root}/scan (unlisted)": Case("/roots/lab3/hidden/scan", about="hidden"),
+    "POST /roots/{node}/{root}/survey": Case("/roots/lab3/data/survey", about="data"),
+    "POST /roots/{node}/{root}/survey (unlisted)": Case("/roots/lab3/hidden/survey", about="hidden"),
+    "POST /roots/{node}/{root}/verify": Case("/roots/lab3/data/verify", about="data"),
+    "POST /roots/{node}/{root}/verify (unlisted)": Case("/roots/lab3/hidden/verify", about="hidden"),
     "PATCH /roots/{node}/{root}": Case("/roots/lab3/data", {"level": "none"}, about="data"),
     "PATCH /roots/{node}/{root} (its managers)": Case("/roots/lab3/data", {"managers": ["str"]}, about="data"),
     "PATCH /roots/{node}/{root} (unlisted)": Case("/roots/lab3/hidden", {"level": "none"}, about="hidden"),

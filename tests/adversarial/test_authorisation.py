@@ -18,9 +18,10 @@ import pytest
 from argon2 import PasswordHasher
 from litestar.routes import HTTPRoute
 
+from hub.services import alarms, freshness
 from protocol.api import NewAccount
-from protocol.digest import EMPTY_RUN, run_on
-from protocol.messages import Change, Events, Health, Row
+from protocol.digest import EMPTY_RUN, object_number, run_on
+from protocol.messages import Change, Events, Health, Row, Sum
 from tests.adversarial.authorisation import CASES, KEY, ROLES, TABLE, Case
 from tests.hub.web.conftest import PASSWORD, Running, YesAgent, _joined, _running
 
@@ -34,7 +35,8 @@ CODES: Final = {
     "404": {"not-found", "unknown-node", "unknown-root", "unknown-workspace", "unknown-group", "unknown-user"},
 }
 IDLE: Final = {("nodes", "seen_at"), ("nodes", "health")}
-"""What changes by itself."""
+WATCHED: Final = (alarms.ROW, freshness.PREFIX)
+"""What changes by itself: columns, and what the hub keeps of its watching the nodes."""
 
 
 # ------------------------------------------------------------------------------------------------------ the table
@@ -131,6 +133,8 @@ class Scene:
         root = next(one["id"] for one in roots if one["name"] == "data")
         rows = (Row(Change.PUT, root, key, 5, 10**18, "etag"),)
         await self.agent.say(Events(1, 0, rows, run_on(EMPTY_RUN, rows)))
+        self.agent.at = (1, 1)
+        self.agent.holds[root] = Sum(1, 5, object_number(key, 5, 10**18, "etag"))
         async with asyncio.timeout(10):
             while (await self._yes("GET", "/search?q=unheard", "ow"))["total"] != 1:  # noqa: ASYNC110 - found when indexed
                 await asyncio.sleep(0.02)
@@ -201,7 +205,8 @@ class Scene:
     @staticmethod
     def _rows(connection: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if (table, row[1]) not in IDLE]
-        return sorted(connection.execute(f"SELECT {', '.join(columns)} FROM {table}"), key=repr)  # noqa: S608 - ours
+        rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608 - ours
+        return sorted((row for row in rows if table != "settings" or not row[0].startswith(WATCHED)), key=repr)
 
     def keep(self) -> None:
         """Remember everything, to come back to."""

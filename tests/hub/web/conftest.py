@@ -134,6 +134,10 @@ class YesAgent:
         self._session = session
         self._hub_key = public_key(hub_key)
         self.node = node
+        self.holds: dict[int, Sum] = {}
+        """What it says there is in each root; elsewhere nothing."""
+        self.at = (0, 0)
+        """Its journal's generation and sequence."""
 
     async def say(self, message: Any) -> None:
         await self._socket.send(self._session.send(message))
@@ -156,8 +160,8 @@ class YesAgent:
         elif isinstance(message, Survey):
             await self.say(Surveyed(message.request, 0, 0, (), (), 1, 1))
         elif isinstance(message, Verify):
-            nothing, none = Sum(0, 0, 0), Counted("unknown", 0)
-            await self.say(Verified(message.request, nothing, nothing, nothing, 0, 0, none, none, none))
+            held, none = self.holds.get(message.root, Sum(0, 0, 0)), Counted("unknown", 0)
+            await self.say(Verified(message.request, held, held, held, *self.at, none, none, none))
         elif isinstance(message, Explain):
             await self.say(Explained(message.request, 1, "everything is open", 0))
         elif hasattr(message, "request"):
