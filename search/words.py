@@ -25,14 +25,23 @@ def fold(text: str) -> str:
 
 def runs(text: str) -> list[list[str]]:
     """Return the words of ``text``, folded, grouped by unbroken runs of letters and digits: ``rawData x`` is two runs."""
-    if text.isascii():
-        return [[part.lower() for part in _ASCII_PART.findall(run)] for run in _RUN.findall(text)]
-    return [[fold(part) for part in _parts(run)] for run in _RUN.findall(unicodedata.normalize("NFC", text))]
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return [_run(run) for run in _RUN.findall(text)]
 
 
 def words(text: str) -> list[str]:
     """Return the words of ``text`` in order, folded."""
     return [part for run in runs(text) for part in run]
+
+
+def _run(run: str) -> list[str]:
+    if not run.isascii():
+        return [fold(part) for part in _parts(run)]
+    # Most runs are one word; it is cheaper to see that than to cut them.
+    if run.isdigit() or (run.isalpha() and (run.islower() or run.istitle() or run.isupper())):
+        return [run.lower()]
+    return [part.lower() for part in _ASCII_PART.findall(run)]
 
 
 def _parts(run: str) -> list[str]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
+import os
 import random
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -92,9 +95,8 @@ class Stand:
         self._unsure: set[str] = set()
         self.keys: list[ClearCredential] = []
         """Bob's keys that are out."""
-        self.hub_home: Path | None = None
-        self.agent_home: Path | None = None
-        """Where their folders lie, as this process sees them, where that is not where they say."""
+        self.inside: dict[Program, Path] = {}
+        """Programs that run in a mount namespace of their own, and where in it their folder is."""
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -205,8 +207,7 @@ class Stand:
         for program in self.programs:
             if program.running and program.command != self._calm[program]:
                 program.kill()
-                self.hub_home = None if program is self.hub else self.hub_home
-                self.agent_home = None if program is self.agent else self.agent_home
+                self.inside.pop(program, None)
             program.command = list(self._calm[program])
             if not program.running:
                 program.kill()
@@ -301,10 +302,7 @@ class Stand:
     def hub_rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the hub's database. ``sql`` has ``?`` for values."""
         if self._database_url is None:
-            with closing(
-                sqlite3.connect(f"file:{(self.hub_home or self.hub.data) / 'hub.sqlite'}?mode=ro", uri=True, timeout=10)
-            ) as connection:
-                return connection.execute(sql, values).fetchall()
+            return self._rows(self.hub, "hub.sqlite", sql, values)
         return asyncio.run(_asked(self._database_url, sql, values))
 
     def hub_write(self, sql: str, *values: object) -> None:
@@ -314,9 +312,18 @@ class Stand:
 
     def agent_rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the agent's index."""
-        file = (self.agent_home or self.agent.state) / "index.sqlite"
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as connection:
-            return connection.execute(sql, values).fetchall()
+        return self._rows(self.agent, "index.sqlite", sql, values)
+
+    def _rows(self, program: Program, name: str, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        if program not in self.inside:
+            return _selected(str(_home(program) / name), sql, values)
+        # SQLite itself follows the link /proc/…/root, and so ends up outside: it has to be asked inside.
+        who = ["--target", str(program.pid), "--mount", *(["--user"] if os.geteuid() else [])]
+        call = ["nsenter", *who, "--", sys.executable, "-c", _ASK, str(self.inside[program] / name), sql, json.dumps(values)]
+        said = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        if said.returncode:
+            raise sqlite3.OperationalError(said.stderr.strip()[-300:])
+        return [tuple(row) for row in json.loads(said.stdout)]
 
     def keep(self, program: Program, kept: Path) -> None:
         """Copy what a program has on disk, while it does not run."""
@@ -329,6 +336,19 @@ class Stand:
         program.stop()
         shutil.rmtree(_home(program))
         shutil.copytree(kept, _home(program), symlinks=True)
+
+
+def _selected(file: str, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+_ASK: Final = (
+    "import json, sqlite3, sys\n"
+    "file, sql, values = sys.argv[1:]\n"
+    "connection = sqlite3.connect(f'file:{file}?mode=ro', uri=True, timeout=10)\n"
+    "print(json.dumps(connection.execute(sql, json.loads(values)).fetchall()))\n"
+)
 
 
 def _home(program: Program) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -12,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from deploy.federation import BIN
 from deploy.running import until
 from protocol.errors import WioError
 from tests.faults.postgres import Postgres
@@ -62,8 +65,22 @@ def the_search_index_is_deleted_while_it_is_in_use(run: Run) -> None:
 
 
 def the_search_index_is_damaged_while_it_is_in_use(run: Run) -> None:
+    """What nobody wrote to is not noticed before somebody searches: then it is said, with what to do, which is done."""
+    stand = run.stand
     _damage(run)
     run.work.more(60)
+    problems: list[WioError] = []
+    for _ in range(3):
+        try:
+            stand.alice.search(f"in:{run.place.name}", limit=200)
+        except WioError as error:
+            problems.append(error)
+    assert all("reindex" in problem.todo for problem in problems), problems
+    stand.hub.stop()
+    said = subprocess.run(
+        [BIN / "wio-hub", "reindex"], env=stand.hub.environment, capture_output=True, timeout=120, check=False
+    )
+    assert said.returncode == 0, said.stderr
 
 
 def the_search_index_is_deleted_between_runs(run: Run) -> None:
@@ -105,7 +122,8 @@ def _on_a_small_disk(run: Run, variable: str, home: Path, *words: str) -> list[s
     script = (
         f"mount -t tmpfs -o size={SMALL} tmpfs {small} && cp -a {home}/. {small} && {variable}={small} exec {' '.join(words)}"
     )
-    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    as_whom = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *as_whom, "--mount", "sh", "-c", script]
 
 
 def _filled(file: Path) -> None:
@@ -126,9 +144,9 @@ def the_hubs_disk_is_full(run: Run) -> None:
     stand.hub.stop()
     stand.hub.command = _on_a_small_disk(run, "WIO_DATA", stand.hub.data, *stand.hub.command)
     start(stand.hub)
-    stand.hub_home = Path(f"/proc/{stand.hub.pid}/root{stand.folder}/small-hub")
+    stand.inside[stand.hub] = stand.folder / "small-hub"
     stand.wait_online()
-    filler = stand.hub_home / "filler"
+    filler = Path(f"/proc/{stand.hub.pid}/root{stand.inside[stand.hub]}/filler")
     _filled(filler)
     run.place.fill(3000)
     codes: set[str] = set()
@@ -150,9 +168,9 @@ def the_agents_disk_is_full(run: Run) -> None:
     stand.agent.stop()
     stand.agent.command = _on_a_small_disk(run, "WIO_AGENT_STATE", stand.agent.state, *stand.agent.command)
     start(stand.agent)
-    stand.agent_home = Path(f"/proc/{stand.agent.pid}/root{stand.folder}/small-agent")
+    stand.inside[stand.agent] = stand.folder / "small-agent"
     stand.wait_online()
-    filler = stand.agent_home / "filler"
+    filler = Path(f"/proc/{stand.agent.pid}/root{stand.inside[stand.agent]}/filler")
     _filled(filler)
     run.place.fill(30_000)
     until(
