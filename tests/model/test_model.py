@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.model import reference
+from tests.model import reference, replaying
 from tests.model.reference import DROP, MANAGE, PUBLIC, READ, WRITE, Given, Op, Quota
 from tests.model.replaying import Plan, Played, play, read, shorter, told, written
 from tests.model.state import ROOTS, State
@@ -138,3 +138,19 @@ def test_a_history_is_read_as_it_was_written() -> None:
     plan = Plan(7, shared_groups=True)
     steps = [{"do": "share", "by": "alice", "on": 0, "with": "bob", "permission": "read"}, {"do": "pause", "on": True}]
     assert read(written(Played(plan, steps, None, Figures()))) == (plan, steps)
+
+
+def test_a_history_that_goes_wrong_is_cut_down_to_the_steps_that_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def plays(folder: Path, plan: Plan, steps: list[dict[str, Any]]) -> Played:
+        del folder
+        there = [step["do"] for step in steps]
+        wrong = AssertionError("as before") if "share" in there and there[-1:] == ["pause"] else None
+        return Played(plan, steps, wrong, Figures())
+
+    monkeypatch.setattr(replaying, "play", plays)
+    noise = [{"do": "describe", "number": number} for number in range(40)]
+    steps = [*noise[:23], {"do": "share"}, *noise[23:], {"do": "pause"}]
+    least = shorter(tmp_path, plays(tmp_path, Plan(7), steps), seconds=10)
+    assert (least.steps, str(least.wrong)) == ([{"do": "share"}, {"do": "pause"}], "as before")

@@ -56,8 +56,6 @@ GIVEN_S = 5.0
 ENDS_S = 1.0
 """How long after its end a share may go on: it ends to the second."""
 KEY_S = 43_200
-LEFT_OUT = False
-"""While the owner's file says read_only, the hub leaves out of a set that it sends what is only narrowed there."""
 BESIDE = 16
 """Tries of other people and places beside what a step was about."""
 ANY = frozenset(Op)
@@ -481,8 +479,6 @@ class World:
         except WioError as error:
             if refused is not None and isinstance(error, refused):
                 return None
-            if LEFT_OUT and state.ruled_read_only and isinstance(error, OverCeiling):
-                return None
             raise Wrong(f"{who} gets no key for {one.called} ({held}), which should be {refused}: {error!r}") from error
         if refused is not None and refused is not WioError:
             raise Wrong(f"{who} got a key for {one.called} ({held}) and should have been refused: {refused.__name__}")
@@ -702,8 +698,6 @@ class World:
                 for one, yes in zip(left, passed, strict=True)
                 if not yes and one.op in self._expected(one, after) and one.op in self._expected(one, before)
             ]
-            if LEFT_OUT and self.state.ruled_read_only:
-                less = []
             waited = time.monotonic() - began
             if (more and not self._late) or ((more or less) and waited > patience):
                 raise Wrong(self._told(what, more, less, waited))
