@@ -44,7 +44,7 @@ class Dirty:
         """Return how many marks each root has."""
         found = Counter(root for root, _ in self._keys)
         found.update(root for root, _ in self._folders)
-        found.update(self._roots)
+        found.update(self._roots.keys())  # the mapping itself would be taken for counts
         return found
 
     def mark_key(self, mark: Mark) -> None:

@@ -40,12 +40,12 @@ def test_whatever_a_listing_says_no_key_goes_that_is_there_and_the_truth_comes_b
 
 def _lied_to(stand: Stand, place: Place, lie: Lie, seed: int) -> None:
     there = set(place.stored())
-    begun = stand.alice.scan_status(NODE, place.name).started_at
+    before = stand.alice.scan_status(NODE, place.name).at
     told = stand.liar.told[lie]
     stand.liar.lie = lie
     place.scan()
     until("it has lied", lambda: stand.liar.told[lie] > told, seconds=HEAL_S)
-    until("the scan is over, or given up for now", quietly(lambda: _over(stand, place, begun, told, lie)), seconds=HEAL_S)
+    until("the scan is over, or given up for now", quietly(lambda: _over(stand, place, before, told, lie)), seconds=HEAL_S)
     assert {key for key, *_ in place.catalogued()} >= there
     # Ordinary life goes on meanwhile: what is put now is found, at the latest when the listing is honest again.
     client = stand.owner()
@@ -57,6 +57,6 @@ def _lied_to(stand: Stand, place: Place, lie: Lie, seed: int) -> None:
     place.settled()
 
 
-def _over(stand: Stand, place: Place, begun: int, told: int, lie: Lie) -> bool:
+def _over(stand: Stand, place: Place, before: int, told: int, lie: Lie) -> bool:
     status = stand.alice.scan_status(NODE, place.name)
-    return (status.started_at > begun and status.state is not ScanState.RUNNING) or stand.liar.told[lie] >= told + 8
+    return (status.at > before and status.state is not ScanState.RUNNING) or stand.liar.told[lie] >= told + 8

@@ -260,7 +260,7 @@ def test_a_hub_that_is_killed_in_the_middle_of_a_repair_goes_on_with_it(proven: 
     proven.check()
 
 
-def test_a_node_that_is_away_cannot_be_verified_and_a_person_who_gives_up_frees_the_root(proven: Proven) -> None:
+def test_a_node_that_is_away_cannot_be_verified_and_says_so_at_once(proven: Proven) -> None:
     proven.rig.agent.stop()
     until("it is away", lambda: proven.rig.alice.node(NODE).state.value != "online", seconds=30)
     started = time.monotonic()

@@ -73,6 +73,15 @@ def test_who_did_it_and_that_it_was_hinted_survive_a_second_mark() -> None:
     assert dirty.take_keys(9) == [Mark(1, "a", "holder", hinted=True)]
 
 
+def test_places_are_counted_for_each_root_and_a_whole_root_is_one() -> None:
+    dirty = Dirty()
+    dirty.mark_root(2)
+    assert dirty.places() == {2: 1}
+    dirty.mark_key(Mark(1, "a"))
+    dirty.mark_folder(1, "b/")
+    assert dirty.places() == {1: 2, 2: 1}
+
+
 def test_a_root_that_is_gone_leaves_no_mark() -> None:
     dirty = Dirty()
     dirty.mark_key(Mark(1, "a"))
