@@ -18,6 +18,7 @@ from protocol.api import (
     AccessEntry,
     AccessRequest,
     Alarm,
+    AssertionIssued,
     AuditCheck,
     AuditEntry,
     Confirmed,
@@ -33,6 +34,7 @@ from protocol.api import (
     Login,
     NewAccount,
     NewAnswer,
+    NewAssertion,
     NewCredentials,
     NewGroup,
     NewInvitation,
@@ -416,6 +418,11 @@ def audit(*, limit: int | None = None, before: int | None = None, workspace: str
 def audit_lines(*, workspace: str | None = None) -> Call[AuditEntry]:
     """Read the whole audit trail, as far as this person may: one JSON text a line, oldest first."""
     return Call("GET", "/audit", AuditEntry, query=_query(format="jsonl", workspace=workspace))
+
+
+def vouch(node: str, life_s: int) -> Call[AssertionIssued]:
+    """Ask for the hub's word for one node, with which tools on its machine get keys there; ``life_s`` 900 to 604,800."""
+    return Call("POST", "/assertions", AssertionIssued, NewAssertion(node, life_s))
 
 
 def audit_check() -> Call[AuditCheck]:

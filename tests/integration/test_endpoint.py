@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +110,49 @@ def test_keys_are_made_while_the_hub_is_away_and_obey_it_when_it_is_back(new_fed
         rig.alice.share("scans", "bob", Permission.READ)
         rig.agent.ask("pause").good()
         assert machine.key() == 403
+    finally:
+        rig.close()
+
+
+READS = """
+import sys, boto3
+from botocore.config import Config
+client = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", config=Config(s3={"addressing_style": "path"}))
+print(client.get_object(Bucket=sys.argv[2], Key=sys.argv[3])["Body"].read().decode())
+"""
+
+
+def test_a_tool_gets_its_keys_by_itself_once_its_person_is_vouched_for(new_federation: Callable[..., Federation]) -> None:
+    rig = Rig(new_federation())
+    try:
+        workspace = rig.alice.create_workspace("scans")
+        rig.root_client().put_object(Bucket=workspace.bucket, Key=f"{workspace.prefix}a.txt", Body=b"body")
+        rig.alice.share("scans", "bob", Permission.READ)
+        bob = rig.federation.person("bob")
+        early = bob.wio("vouch", "lab3")
+        assert early.code == 4, "a node vouches for nobody it has never seen"
+        assert "Ask for a key there once" in early.err
+        assert not (bob.folder / "vouched" / "lab3").exists()
+        bob.wio("creds", "alice/scans", "--format", "env").good()
+        endpoint = rig.agent.ask("status", "--json").good().json["endpoint"]
+        told = bob.wio("vouch", "lab3", "--ttl", "1h", "--endpoint", endpoint, "--json").good().json
+        assert Path(told["file"]).stat().st_mode & 0o777 == 0o600
+
+        rig.federation.hub.stop()
+        variables = {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": endpoint,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": told["file"],
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        said = subprocess.run(
+            [sys.executable, "-c", READS, rig.server.url, workspace.bucket, f"{workspace.prefix}a.txt"],
+            env=clean | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert said.stdout == "body\n", said.stderr
     finally:
         rig.close()
 

@@ -26,6 +26,7 @@ from wio.cli import (
     requests,
     roots,
     sharing,
+    vouching,
     why,
     workspaces,
 )
@@ -94,6 +95,7 @@ finding.add_to(app)
 files.add_to(app)
 copying.add_to(app)
 keys.add_to(app)
+vouching.add_to(app)
 nodes.add_to(app)
 roots.add_to(app)
 quotas.add_to(app)
