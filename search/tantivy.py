@@ -31,8 +31,8 @@ from search.fields import FORMAT, MARKER, from_index, identity, marker, path_of,
 
 _HEAP_BYTES: Final = 64 * 1024 * 1024
 """What the writer may hold before it writes a segment by itself; not searchable before the commit."""
-_BUCKETS: Final = 20_000
-"""Different values of a facet that are counted exactly; the engine's own limit is 65,000 over all facets."""
+_BUCKETS: Final = 60_000
+"""Different values of all facets together that are counted exactly; the engine's own limit is 65,000."""
 _FACETS: Final = {FacetKind.EXTENSION: "extension", FacetKind.ROOT: "root", FacetKind.WORKSPACE: "workspace"} | {
     FacetKind.TYPE: "kind",
     FacetKind.TAG: "tag",
@@ -466,11 +466,12 @@ def _tallied(
 ) -> tuple[int, int, dict[FacetKind, tuple[Tally, ...]]]:
     """Count everything that fits. Sums of bytes are exact up to 2**53."""
     total = {"bytes": {"sum": {"field": "size"}}}
+    each = _BUCKETS // max(len(facets), 1)
     wanted: dict[str, Any] = {
         "files": {"value_count": {"field": "size"}},
         **total,
         **{
-            kind.value: {"terms": {"field": _FACETS[kind], "size": _BUCKETS, "segment_size": _BUCKETS}, "aggs": total}
+            kind.value: {"terms": {"field": _FACETS[kind], "size": each, "segment_size": each}, "aggs": total}
             for kind in facets
         },
     }

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Conflict, Internal
+from protocol.fields import fitted
 from search.document import Document, Gone
-from search.engine import Asked, Sort
+from search.engine import Asked, FacetKind, Sort
 from search.fields import FORMAT
 from search.query import parse
 from search.tantivy import Tantivy
@@ -244,3 +245,17 @@ async def test_a_damaged_index_says_so_instead_of_panicking(tmp_path: Path) -> N
             assert "reindex" in caught.value.todo
     finally:
         await again.close()
+
+
+async def test_facets_of_very_many_different_values_are_answered_all_at_once(tmp_path: Path) -> None:
+    """The engine counts no more than 65,000 values in one answer, and the tags are whatever people write."""
+    engine = Tantivy(tmp_path)
+    await engine.open()
+    many = 14_000
+    fields = [fitted(f"kind{number}", {}, tags={f"tag{number}": "x"}) for number in range(many)]
+    await engine.write([Document(n, 1 + n, f"f.e{n}", f"f.e{n}", 1, 1, n + 1, one) for n, one in enumerate(fields)])
+    await engine.commit(many)
+    page = await engine.search(Asked(parse("", 0), frozenset(range(1, many + 1)), facets=frozenset(FacetKind)))
+    assert page.total == many
+    assert all(len(page.facets[kind]) == 20 for kind in FacetKind)
+    await engine.close()
