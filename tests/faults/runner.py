@@ -39,9 +39,10 @@ class Run:
 Scenario: TypeAlias = Callable[[Run], None]
 
 
-def played(scenarios: Sequence[Scenario], *, seeds: int = SEEDS) -> Any:
-    """Return the parametrization of a test: every scenario with every seed."""
-    cases = [pytest.param(one, seed, id=f"{one.__name__}-{seed}") for one in scenarios for seed in range(FIRST, FIRST + seeds)]
+def played(scenarios: Sequence[Scenario], *, rare: Sequence[Scenario] = ()) -> Any:
+    """Return the parametrization of a test: every scenario with every seed; those that are ``rare`` in long runs only."""
+    chosen = [*scenarios, *(rare if SOAK else ())]
+    cases = [pytest.param(one, seed, id=f"{one.__name__}-{seed}") for one in chosen for seed in range(FIRST, FIRST + SEEDS)]
     return pytest.mark.parametrize(("scenario", "seed"), cases)
 
 
@@ -69,11 +70,12 @@ def play(stand: Stand, scenario: Scenario, seed: int, *, exactly: bool = True) -
 class Stands:
     """Gives a stand that works: the same again and again, a new one where a scenario has failed or spoilt it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, new_database: Callable[[], str] | None = None) -> None:
+        """``new_database`` gives the URL of an empty one for each stand; without it each has a SQLite file of its own."""
         # In memory where there is such a place: nothing here cuts the power, and what a SIGKILL leaves is the same.
         memory = Path("/dev/shm")  # noqa: S108 - what is made there has a random name, and is ours alone
         self._folder = Path(mkdtemp(prefix="wio-faults-", dir=memory if os.access(memory, os.W_OK) else None))
-        self._options = options
+        self._new_database = new_database
         self._stand: Stand | None = None
         self._made = 0
 
@@ -81,7 +83,8 @@ class Stands:
         """Return the stand, set up when there is none."""
         if self._stand is None:
             self._made += 1
-            self._stand = Stand(self._folder / f"stand-{self._made}", self._made, **self._options).__enter__()
+            url = None if self._new_database is None else self._new_database()
+            self._stand = Stand(self._folder / f"stand-{self._made}", self._made, database_url=url).__enter__()
         return self._stand
 
     def drop(self) -> None:

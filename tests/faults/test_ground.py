@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
@@ -18,13 +19,14 @@ from deploy.federation import BIN
 from deploy.running import until
 from protocol.errors import WioError
 from tests.faults.postgres import Postgres
-from tests.faults.runner import SEEDS, Run, Stands, played
+from tests.faults.runner import SEEDS, SOAK, Run, Stands, played
 from tests.faults.stand import HEAL_S, NODE, quietly, start
 
 pytestmark = pytest.mark.real
 
-LOCK_S: Final = 11.0
-"""Longer than hub (10 s) and agent (5 s) wait for a lock of SQLite's."""
+HUB_LOCK_S: Final = 11.0 if SOAK else 3.0
+AGENT_LOCK_S: Final = 6.0
+"""Longer than they wait for a lock of SQLite's: 10 s, and 5 s. The hub's patience is tried in long runs."""
 SMALL: Final = "24m"
 
 
@@ -42,11 +44,11 @@ def _locked(run: Run, file: Path, seconds: float) -> None:
 
 
 def the_hubs_database_is_locked_by_another(run: Run) -> None:
-    _locked(run, run.stand.hub.data / "hub.sqlite", LOCK_S)
+    _locked(run, run.stand.hub.data / "hub.sqlite", HUB_LOCK_S)
 
 
 def the_agents_index_is_locked_by_another(run: Run) -> None:
-    _locked(run, run.stand.agent.state / "index.sqlite", LOCK_S)
+    _locked(run, run.stand.agent.state / "index.sqlite", AGENT_LOCK_S)
 
 
 def the_agents_grants_are_locked_by_another(run: Run) -> None:
@@ -148,7 +150,7 @@ def the_hubs_disk_is_full(run: Run) -> None:
     stand.wait_online()
     filler = Path(f"/proc/{stand.hub.pid}/root{stand.inside[stand.hub]}/filler")
     _filled(filler)
-    run.place.fill(3000)
+    run.place.fill(2000)
     codes: set[str] = set()
 
     def noticed() -> bool:
@@ -172,13 +174,13 @@ def the_agents_disk_is_full(run: Run) -> None:
     stand.wait_online()
     filler = Path(f"/proc/{stand.agent.pid}/root{stand.inside[stand.agent]}/filler")
     _filled(filler)
-    run.place.fill(30_000)
-    until(
-        "the full disk is told",
-        quietly(lambda: any("disk" in one for one in stand.alice.node(NODE).warnings)),
-        seconds=HEAL_S,
-        every=0.1,
-    )
+    more = itertools.count(1)
+
+    def told() -> bool:
+        run.place.fill(3000, folder=f"full-{next(more)}")  # until it really is: SQLite's log may have had room left
+        return any("disk" in one for one in stand.alice.node(NODE).warnings)
+
+    until("the full disk is told", quietly(told), seconds=HEAL_S, every=1.0)
     filler.unlink()
     _by_itself(run)
 
@@ -201,10 +203,10 @@ def clocks_are_apart(run: Run) -> None:
         the_agents_grants_are_locked_by_another,
         the_search_index_is_deleted_while_it_is_in_use,
         the_search_index_is_damaged_while_it_is_in_use,
-        the_search_index_is_deleted_between_runs,
         the_search_index_is_damaged_between_runs,
         clocks_are_apart,
-    ]
+    ],
+    rare=[the_search_index_is_deleted_between_runs],
 )
 def test_whatever_the_ground_does_everybody_agrees_again(stands: Stands, scenario: object, seed: int) -> None:
     stands.play(scenario, seed)  # type: ignore[arg-type]  # pytest's parameters have no types
@@ -231,13 +233,14 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def on_postgres(postgres: Postgres) -> Iterator[Stands]:
-    made = Stands(database_url=postgres.database("faults"))
+    numbers = itertools.count(1)
+    made = Stands(new_database=lambda: postgres.database(f"faults{next(numbers)}"))
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("seed", range(1, 1 + SEEDS))
-@pytest.mark.parametrize("how", ["restarted", "killed", "cut", "away"])
+@pytest.mark.parametrize("how", ["restarted", "killed", "cut", "away"] if SOAK else ["killed", "cut"])
 def test_postgresql_may_go_and_come_back(on_postgres: Stands, postgres: Postgres, how: str, seed: int) -> None:
     def postgresql(run: Run) -> None:
         match how:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import BadSetting, DiskFull, Internal
+from protocol.errors import BadSetting, DiskFull, Internal, Unreachable
 from spoke_agent.index.database import SCHEMA_VERSION, Database
 from spoke_agent.index.ledger import Ledger
 from spoke_agent.index.spans import Span
@@ -131,7 +131,7 @@ async def test_another_process_that_holds_the_file_is_waited_for_then_named(tmp_
     await database.run(lambda c: c.execute("PRAGMA busy_timeout = 50") and None)
     other = sqlite3.connect(tmp_path / "x", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Internal, match="locked"):
+    with pytest.raises(Unreachable, match="held by another program"):
         await database.run(lambda _: None)
     other.execute("ROLLBACK")
     other.close()
