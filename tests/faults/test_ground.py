@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -77,7 +78,11 @@ def the_search_index_is_damaged_while_it_is_in_use(run: Run) -> None:
             stand.alice.search(f"in:{run.place.name}", limit=200)
         except WioError as error:
             problems.append(error)
-    assert all("reindex" in problem.todo for problem in problems), problems
+    if stand.hub.running:
+        assert all("reindex" in problem.todo for problem in problems), problems
+    else:  # a file that is cut off while it is mapped into memory: the kernel ends whoever looks at what is not there
+        assert stand.hub.process is not None
+        assert stand.hub.process.returncode == -signal.SIGBUS
     stand.hub.stop()
     said = subprocess.run(
         [BIN / "wio-hub", "reindex"], env=stand.hub.environment, capture_output=True, timeout=120, check=False
