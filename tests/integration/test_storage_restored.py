@@ -15,7 +15,7 @@ from protocol.grants import Permission, ReceiptState
 
 pytestmark = pytest.mark.real
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 """Two seconds until the agent looks, and what starting takes on a busy machine."""
 
 
