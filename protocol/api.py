@@ -57,6 +57,9 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     GET    /health                                      -> Health           no token needed
     GET    /alarms                                      -> list[Alarm]      of the nodes one owns; all, for an administrator
     GET    /file?path=                                  -> FileDetails      one file, with what was read out of it
+    POST   /links                       NewLink         -> LinkMade         one file, presigned by its node
+    GET    /links?path=                                 -> list[Link]       one's own; of a workspace one manages: everybody's
+    DELETE /links/{id}                                  -> LinkRevoked
     GET    /unreadable?node=&root=&after=&limit=        -> list[Unreadable] files that could not be read, and why; for the owner
 """
 
@@ -476,6 +479,48 @@ class NodeCredential(_Out, frozen=True):
     endpoint: str
     region: str
     opens: tuple[Opened, ...]
+
+
+class NewLink(_In, frozen=True):
+    """Ask for a presigned link to one file. ``client_key`` is X25519, base64url; ``put``: for uploading it."""
+
+    client_key: str
+    path: str
+    life_s: int = 86_400
+    put: bool = False
+
+
+class Link(_Out, frozen=True):
+    """A link that somebody made. The hub knows neither its address nor its signature."""
+
+    id: int
+    by: str
+    path: str
+    node: str
+    put: bool
+    created_at: int
+    expires_at: int
+    revoked_at: int | None = None
+
+
+class LinkMade(_Out, frozen=True):
+    """A new link; ``sealed`` and ``signature`` hold a ``protocol.sealing.ClearLink`` for the client, base64url."""
+
+    link: Link
+    node_id: int
+    node_key: str
+    request: int
+    sealed: str
+    signature: str
+    expires_at: int
+    """Unix seconds."""
+
+
+class LinkRevoked(_Out, frozen=True):
+    """A link that is dead, or will be when its node is back: the receipt says which."""
+
+    link: Link
+    receipt: Receipt
 
 
 class NewAssertion(_In, frozen=True):

@@ -76,6 +76,8 @@ class SubjectKind(enum.StrEnum):
     PERSON = "person"
     GROUP = "group"
     EVERYONE = "everyone"
+    LINK = "link"
+    """One presigned link: a principal of its own, so that revoking it touches nothing else."""
 
 
 class Subject(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -105,6 +107,8 @@ class GrantSet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     grants: Annotated[tuple[Grant, ...], msgspec.Meta(max_length=MAX_GRANTS)]
     lease_end: Second
     groups: Annotated[tuple[Id, ...], msgspec.Meta(max_length=1000)] = ()
+    under: Id = 0
+    """Of a link: the person who made it. The node allows it what both this set and that person may do, at every moment."""
 
 
 class SignedGrantSet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -192,5 +196,6 @@ def open_set(key: Ed25519PublicKey, signed: SignedGrantSet) -> GrantSet:
 def content_hash(grant_set: GrantSet) -> bytes:
     """Return 32 bytes that are equal for two sets that allow the same, whatever their epoch and lease."""
     grants = tuple(sorted(grant_set.grants, key=lambda g: (g.bucket, g.prefix, g.permission, g.workspace, g.expires or 0)))
-    content = (grant_set.node, grant_set.subject.kind, grant_set.subject.id, grants, tuple(sorted(grant_set.groups)))
+    subject, groups = grant_set.subject, tuple(sorted(grant_set.groups))
+    content = (grant_set.node, subject.kind, subject.id, grants, groups, grant_set.under)
     return hashlib.sha256(_ENCODE.encode(content)).digest()

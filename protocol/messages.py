@@ -8,7 +8,7 @@ carries the same id. ``Done`` and ``Failed`` answer every request that has no an
 PROTOCOL_VERSION history
     1   2026-11-24   the first one; open until 0.1.0 is released
         2026-11-25   fields read out of objects (Change.FIELDS), quiet hours, Survey, Verify, Digests, Recheck, GiveUp,
-                     RootState
+                     RootState; presigned links (SignLink, LinkSigned, GrantSet.under, Report.longest_link_s)
 """
 
 from __future__ import annotations
@@ -323,6 +323,25 @@ class ProbeLine(_Message, frozen=True):
     detail: Text
 
 
+class SignLink(_Message, frozen=True, tag=26):
+    """Presign one request for ``subject`` (a link), sealed to ``client_key`` (X25519). Answered by LinkSigned or Failed.
+
+    No key leaves the node: the agent mints one of the link's own principal, signs with it and forgets it. The link opens
+    ``GET`` (or, with ``put``, ``PUT``) of this one key until ``life_s`` is over or the link's grants are gone.
+    """
+
+    request: Request
+    deadline_ms: Millis
+    subject: Subject
+    epoch: Count
+    client_key: PublicKey
+    life_s: Annotated[int, msgspec.Meta(ge=1, le=604_800)]
+    """SigV4 allows seven days."""
+    bucket: Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    put: bool = False
+
+
 class Report(_Message, frozen=True, tag=40):
     """What the agent is and what its server can do; sent after every Welcome and when it changes."""
 
@@ -337,6 +356,8 @@ class Report(_Message, frozen=True, tag=40):
     ceiling: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] = ()
     """The owner's limits, one sentence each."""
     longest_key_s: Annotated[int, msgspec.Meta(ge=900, le=31_536_000)] = 43_200
+    longest_link_s: Annotated[int, msgspec.Meta(ge=0, le=604_800)] = 604_800
+    """How long a presigned link lives at most; 0: the owner wants none."""
 
 
 class WireProof(_Message, frozen=True):
@@ -387,6 +408,13 @@ class SealedCredential(_Message, frozen=True):
 
 class Minted(_Message, frozen=True, tag=43):
     """The answer to Mint."""
+
+    request: Request
+    credential: SealedCredential
+
+
+class LinkSigned(_Message, frozen=True, tag=58):
+    """The answer to SignLink: a ``sealing.ClearLink``, sealed; ``credential.expires`` is when the link ends by itself."""
 
     request: Request
     credential: SealedCredential
@@ -635,6 +663,7 @@ HubMessage = (
     | Digests
     | Recheck
     | GiveUp
+    | SignLink
     | Failed
 )
 """What a hub may send once the session is open."""
@@ -654,13 +683,16 @@ AgentMessage = (
     | Surveyed
     | Verified
     | Digested
+    | LinkSigned
     | Done
     | Failed
 )
 """What an agent may send once the session is open."""
 
-Asking = SetGrants | Mint | Configure | Scan | CheckRoot | PlaceWorkspace | Explain | Survey | Verify | Digests | Recheck
+Asking = (
+    SetGrants | Mint | Configure | Scan | CheckRoot | PlaceWorkspace | Explain | Survey | Verify | Digests | Recheck | SignLink
+)
 """Requests a hub makes."""
 
-Answer = GrantsApplied | GrantsRefused | Minted | Explained | Surveyed | Verified | Digested | Done | Failed
+Answer = GrantsApplied | GrantsRefused | Minted | Explained | Surveyed | Verified | Digested | LinkSigned | Done | Failed
 """What answers them."""

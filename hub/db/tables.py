@@ -190,6 +190,21 @@ grant_sets = Table(
     comment="Desired state: what each node is to allow each subject.",
 )
 
+links = Table(
+    "links",
+    metadata,
+    _id(),
+    Column("node_id", ForeignKey("nodes.id"), nullable=False),
+    Column("workspace_id", BigInteger, nullable=False, index=True),
+    Column("by_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("key", Text, nullable=False, comment="in the workspace"),
+    Column("put", Boolean, nullable=False, default=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    comment="Presigned links: each is a subject of its own on its node. Neither address nor signature is here.",
+)
+
 receipts = Table(
     "receipts",
     metadata,

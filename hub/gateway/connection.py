@@ -32,12 +32,14 @@ from protocol.messages import (
     GrantsApplied,
     GrantsRefused,
     HubMessage,
+    LinkSigned,
     Mint,
     Minted,
     PlaceWorkspace,
     Recheck,
     Scan,
     SetGrants,
+    SignLink,
     Survey,
     Surveyed,
     Verified,
@@ -62,6 +64,7 @@ _ANSWERS: Final[dict[type[Asking], tuple[type[Answer], ...]]] = {
     Survey: (Surveyed,),
     Verify: (Verified,),
     Digests: (Digested,),
+    SignLink: (LinkSigned,),
     Recheck: (Done,),
 }
 _LONG: Final = (Survey, Verify)

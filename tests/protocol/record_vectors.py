@@ -50,6 +50,7 @@ from protocol.messages import (
     IndexLevel,
     KeyRange,
     KeysOut,
+    LinkSigned,
     Mint,
     Minted,
     Nak,
@@ -70,6 +71,7 @@ from protocol.messages import (
     ScanState,
     SealedCredential,
     SetGrants,
+    SignLink,
     Sum,
     Survey,
     Surveyed,
@@ -104,6 +106,7 @@ SET = GrantSet(
     1_797_000_000,
     (31, 32),
 )
+LINK = Subject(SubjectKind.LINK, 41, "link 41 of bob")
 FIELDS = Fields("image", {"image.width": 4000, "image.ratio": 1.5, "image.alpha": True}, {"project": "mri"}, "words", "")
 PROOF = WireProof("GET lab/raw/alice/scans/a.txt", 403, 1_764_000_000_000_000, expected=True)
 
@@ -188,6 +191,9 @@ VERSION_1: Final[tuple[msgspec.Struct, ...]] = (
         Counted("other", 0),
     ),
     Digested(10, 3, 1001, (Sum(1, 2, 3), Sum(0, 0, 0))),
+    SignLink(12, 5000, LINK, 1, H, 86_400, "lab", "raw/alice/scans/ä.txt"),
+    SignLink(12, 5000, LINK, 1, H, 604_800, "lab", "raw/alice/scans/b", put=True),
+    LinkSigned(12, SealedCredential(b"sealed", S, 1_764_086_400)),
     Done(3),
     Failed(3, PROBLEM),
 )

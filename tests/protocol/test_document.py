@@ -141,11 +141,10 @@ def test_a_second_hand_following_the_text_gets_the_recorded_signatures_and_hashe
 
     body, signature = msgspec.msgpack.decode(bytes.fromhex(VECTORS["signed"]["grant_set"]))
     hub.verify(signature, b"wio grant set v1\0" + body)
-    node_id, (kind, subject, _), _, granted, _, groups = msgspec.msgpack.decode(body)
+    node_id, (kind, subject, _), _, granted, _, groups, under = msgspec.msgpack.decode(body)
     order = sorted(granted, key=lambda g: (g[1], g[2], g[3], g[0], g[4] or 0))
-    assert (
-        hashlib.sha256(pack([node_id, kind, subject, order, sorted(groups)])).hexdigest() == VECTORS["signed"]["content_hash"]
-    )
+    content = pack([node_id, kind, subject, order, sorted(groups), under])
+    assert hashlib.sha256(content).hexdigest() == VECTORS["signed"]["content_hash"]
 
     running = bytes(32)
     for row in ([1, 5, "a", 1, 2, "e", 0, b""], [2, 5, "a", 0, 0, "", 0, b""]):

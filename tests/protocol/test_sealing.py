@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from protocol.errors import BadMessage, BadSignature
 from protocol.identity import new_key, public_bytes
 from protocol.messages import SealedCredential
-from protocol.sealing import _SEAL_TAG, _SUITE, ClearCredential, Context, _signed, client_key, open_sealed, seal
+from protocol.sealing import (
+    _SEAL_TAG,
+    _SUITE,
+    ClearCredential,
+    ClearLink,
+    Context,
+    _signed,
+    client_key,
+    open_link,
+    open_sealed,
+    seal,
+    seal_link,
+)
 from tests.protocol.parties import NODE_KEY
 
 CLIENT = X25519PrivateKey.from_private_bytes(b"\x04" * 32)
@@ -107,3 +119,15 @@ def test_nothing_printed_shows_the_secret() -> None:
     for text in (repr(CLEAR), str(CLEAR), f"{CLEAR}", repr([CLEAR])):
         assert "s3cr3t" not in text
         assert "t0k3n" not in text
+
+
+def test_a_sealed_link_opens_as_a_link_for_its_own_request_only_and_never_as_a_key() -> None:
+    context = Context(7, 41, 99, CONTEXT.client_key)
+    link = ClearLink("GET", "https://lab3.example:9000/lab/a?X-Amz-Signature=beef", 1_764_086_400)
+    sealed = seal_link(NODE_KEY, context, link)
+    assert open_link(CLIENT, NODE, context, sealed) == link
+    assert "beef" not in repr(link)
+    with pytest.raises(BadMessage, match="another client or request"):
+        open_sealed(CLIENT, NODE, context, sealed)
+    with pytest.raises(BadSignature):
+        open_link(CLIENT, NODE, Context(7, 41, 98, CONTEXT.client_key), sealed)
