@@ -1,5 +1,5 @@
 # make demo    set up and show the main job on a real MinIO      make test    set up, check and test everything
-# make bench   measure (ONLY=B1,B2 OUT=file.json)                 make soak    the long runs (hours)
+# make bench   measure (ONLY=B1,B2 SCALE=1000000 OUT=file.json)   make soak    the long runs (hours)
 # Needs Python 3.11 or newer, git and make. Everything else is installed into .venv and ~/.cache/wio.
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ $(VENV)/ready: requirements.lock pyproject.toml deploy/setup.sh
 	touch $@
 
 servers: setup
-	@$(BIN)/python -m deploy.programs minio mc >/dev/null
+	@$(BIN)/python -m deploy.programs minio mc versitygw >/dev/null
 
 demo: servers
 	@$(BIN)/python -m deploy.demo $(if $(KEEP),--keep)
@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: servers
-	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE)) $(if $(OUT),--out $(OUT))
 
 soak: servers
 	WIO_SOAK=1 WIO_FUZZ=2000000 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --timeout 7200 -m "soak or fuzz" $(ARGS)

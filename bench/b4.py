@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from bench.b3 import BUCKET, FOLDER, OBJECTS, WORKSPACE, fill
+from bench.b3 import BUCKET, import_bucket
+from bench.buckets import fill, keep
 from bench.figure import Figure, percentile, rounded
 from bench.rig import NODE, Rig, fetch_key, s3
-from protocol.api import NewRoot, RootKind
 from protocol.messages import ScanState
 
 ROUNDS = 200
@@ -23,7 +23,8 @@ def measure(rig: Rig, *, load: bool = False) -> Figure:
     key, opened = fetch_key(rig.alice, "b4")
     client, place = s3(key), opened.opens[0]
     if load:
-        _import(rig)
+        fill(rig, BUCKET, rig.objects)
+        import_bucket(rig)
     took = []
     for number in range(ROUNDS):
         name = f"change{number:05}x.dat"
@@ -35,6 +36,8 @@ def measure(rig: Rig, *, load: bool = False) -> Figure:
         took.append((time.perf_counter() - changed) * 1000)
         if load and rig.alice.scan_status(NODE, BUCKET).state is ScanState.DONE:
             break  # what comes now is no longer under load
+    if load:
+        keep(rig, BUCKET, rig.objects)
     return Figure(
         what=f"a change to searchable{', while a bucket is imported' if load else ''}",
         unit="ms",
@@ -42,11 +45,5 @@ def measure(rig: Rig, *, load: bool = False) -> Figure:
         p50=rounded(percentile(took, 50)),
         p99=rounded(percentile(took, 99)),
         goal="p50 <= 500 ms, p99 <= 2 s",
+        scale={"objects": rig.objects} if load else {},
     )
-
-
-def _import(rig: Rig) -> None:
-    """Begin the import of a bucket: every object of it is news to agent and hub."""
-    fill(rig, BUCKET, OBJECTS)
-    rig.alice.create_root(NewRoot(NODE, BUCKET, RootKind.UNMANAGED_PRIVATE, BUCKET, accept_visible_names=True))
-    rig.alice.create_workspace(WORKSPACE, root=f"{NODE}/{BUCKET}", folder=FOLDER)

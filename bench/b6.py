@@ -5,34 +5,44 @@ B8's second half is measured on the way: what a hub weighs that knows all these 
 
 from __future__ import annotations
 
+import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
-from pathlib import Path
 from typing import Final
 
 import httpx
 import msgspec
 import psutil
+from sqlalchemy import insert, select
 
 from bench.figure import Figure, percentile, rounded
 from bench.rig import Rig
 from bench.swarm import Member, Plan, Played
 from deploy.running import until
+from hub.db.database import Database
+from hub.db.tables import nodes, roots, users, workspaces
 from protocol.identity import new_key, public_bytes
 
 AGENTS: Final = int(os.environ.get("WIO_BENCH_AGENTS", "1000"))
 SECONDS: Final = 20.0
 RATE: Final = 10_000.0
 MIB: Final = 1024 * 1024
+_ROOT: Final = {
+    "name": "data",
+    "kind": "unmanaged-private",
+    "bucket": "b",
+    "prefix": "",
+    "layout": "prefix",
+    "level": "names",
+    "created_at": 0,
+}
 
 
 def measure(rig: Rig) -> Figure:
     """Let everybody send at once, while alice searches."""
-    members = enrol(rig.federation.hub.data, AGENTS)
+    members = enrol(rig, AGENTS)
     hub = psutil.Process(rig.federation.hub.pid)
     before, spent = hub.memory_info().rss, sum(hub.cpu_times()[:2])
     plan = Plan(rig.federation.hub.url, hub_key(rig), tuple(members), SECONDS, RATE)
@@ -77,27 +87,34 @@ def hub_key(rig: Rig) -> str:
     return str(httpx.get(f"{rig.federation.hub.url}/api/v1/hub").json()["key"])
 
 
-def enrol(data: Path, count: int, *, first: int = 10_000) -> list[Member]:
+def enrol(rig: Rig, count: int, *, first: int = 10_000) -> list[Member]:
     """Make nodes with a root and a workspace each, as rows: joining each would need a storage server each."""
-    members = []
-    with closing(sqlite3.connect(data / "hub.sqlite", timeout=10)) as database, database:
-        [[owner]] = database.execute("SELECT id FROM users WHERE username = 'alice'").fetchall()
-        for number in range(count):
-            seed, node, root = number.to_bytes(32, "big"), first + number, first + count + number
-            key = public_bytes(new_key(seed))
-            database.execute(
-                "INSERT INTO nodes (id, name, owner_id, key, config_revision, joined_at) VALUES (?, ?, ?, ?, 0, 0)",
-                (node, f"swarm{number}", owner, key),
-            )
-            database.execute(
-                "INSERT INTO roots (id, node_id, name, kind, bucket, prefix, layout, level, pace, created_at, objects, bytes,"
-                " digest, generation) VALUES (?, ?, 'data', 'unmanaged-private', 'b', '', 'prefix', 'names', 0, 0, 0, 0, 0, 0)",
-                (root, node),
-            )
-            database.execute(
-                "INSERT INTO workspaces (id, root_id, owner_id, name, prefix, description, created_at, objects, bytes)"
-                " VALUES (?, ?, ?, ?, 'data/', '', 0, 0, 0)",
-                (root + count, root, owner, f"swarm{number}"),
-            )
-            members.append(Member(seed, root))
+    return asyncio.run(_enrol(make_database(rig), count, first))
+
+
+def make_database(rig: Rig) -> Database:
+    """Open the hub's database beside the hub."""
+    if rig.database is None:
+        return Database(f"sqlite+aiosqlite:///{rig.federation.hub.data / 'hub.sqlite'}")
+    return Database(rig.database.replace("postgresql://", "postgresql+asyncpg://"))
+
+
+async def _enrol(database: Database, count: int, first: int) -> list[Member]:
+    members, made_nodes, made_roots, made_workspaces = [], [], [], []
+    for number in range(count):
+        seed, node, root = number.to_bytes(32, "big"), first + number, first + count + number
+        members.append(Member(seed, root))
+        key = public_bytes(new_key(seed))
+        made_nodes.append({"id": node, "name": f"swarm{number}", "key": key, "config_revision": 0, "joined_at": 0})
+        made_roots.append({"id": root, "node_id": node, **_ROOT})
+        place = {"id": root + count, "root_id": root, "name": f"swarm{number}", "prefix": "data/", "created_at": 0}
+        made_workspaces.append(place)
+    try:
+        async with database.write() as connection:
+            owner = {"owner_id": await connection.scalar(select(users.c.id).where(users.c.username == "alice"))}
+            await connection.execute(insert(nodes), [one | owner for one in made_nodes])
+            await connection.execute(insert(roots), made_roots)
+            await connection.execute(insert(workspaces), [one | owner for one in made_workspaces])
+    finally:
+        await database.close()
     return members

@@ -27,10 +27,15 @@ def measure(rig: Rig, *, grants: int = 1, size: int = 1024) -> Figure:
     workspaces = rig.shared(grants, Permission.WRITE)
     place = workspaces[-1]
     key, _ = fetch_key(rig.bob, f"alice/{place.name}")
+    return compared(s3(key), rig.root_client(), place.bucket, place.prefix, grants=grants, size=size)
+
+
+def compared(mine_client: Any, root_client: Any, bucket: str, prefix: str, *, grants: int, size: int) -> Figure:
+    """Compare boto3's client with a key of wio's and the one with the root key at the same place."""
     pool = urllib3.PoolManager(retries=False)
     body = b"x" * size
-    ours = _Links(pool, s3(key), place.bucket, place.prefix, body)
-    peer = _Links(pool, rig.root_client(), place.bucket, place.prefix, body)
+    ours = _Links(pool, mine_client, bucket, prefix, body)
+    peer = _Links(pool, root_client, bucket, prefix, body)
     rates: dict[_Links, list[float]] = {ours: [], peer: []}
     for number in range(ROUNDS + 1):
         for side in (ours, peer) if number % 2 else (peer, ours):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Final
@@ -16,14 +15,13 @@ from bench.rig import Rig
 from bench.swarm import Plan, Played
 from deploy.running import until
 
-OBJECTS: Final = int(os.environ.get("WIO_BENCH_OBJECTS", "100000"))
 RATE: Final = 8_000.0
 
 
 def measure(rig: Rig) -> Figure:
     """Let one made-up agent tell the hub of so many files; weigh the hub when all are searchable, and the real agent."""
-    members = enrol(rig.federation.hub.data, 1)
-    plan = Plan(rig.federation.hub.url, hub_key(rig), tuple(members), OBJECTS / RATE, RATE, every_s=0.25)
+    members = enrol(rig, 1)
+    plan = Plan(rig.federation.hub.url, hub_key(rig), tuple(members), rig.objects / RATE, RATE, every_s=0.25)
     said = subprocess.run(
         [sys.executable, "-m", "bench.swarm"], input=msgspec.msgpack.encode(plan), stdout=subprocess.PIPE, check=True
     )

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from contextlib import closing
 from typing import Final
 
-from bench.b3 import fill
+from bench.buckets import fill
 from bench.figure import Figure, rounded
 from bench.rig import NODE, Rig
 from deploy.running import until
 from protocol.api import NewRoot, RootKind
 from protocol.messages import ScanState
 
-OBJECTS: Final = int(os.environ.get("WIO_BENCH_OBJECTS", "100000"))
 WRONG: Final = 10
 ROOT: Final = "drift"
 
 
 def measure(rig: Rig) -> Figure:
     """Import a bucket, make ten entries wrong behind the hub's back, scan; count from the end of that scan."""
-    fill(rig, ROOT, OBJECTS)
+    fill(rig, ROOT, rig.objects)
     rig.alice.create_root(NewRoot(NODE, ROOT, RootKind.UNMANAGED_PRIVATE, ROOT, accept_visible_names=True))
     until("imported", lambda: _imported(rig), seconds=600, every=0.2)
     started = time.perf_counter()
@@ -45,13 +43,13 @@ def measure(rig: Rig) -> Figure:
         n=1,
         p50=rounded(took),
         goal="rows <= 1,000 per wrong entry",
-        scale={"objects": OBJECTS, "wrong": WRONG, "rows": rows, "verify s": rounded(verified)},
+        scale={"objects": rig.objects, "wrong": WRONG, "rows": rows, "verify s": rounded(verified)},
     )
 
 
 def _imported(rig: Rig) -> bool:
     done = rig.alice.scan_status(NODE, ROOT).state is ScanState.DONE
-    return done and rig.alice.root(NODE, ROOT).objects == OBJECTS
+    return done and rig.alice.root(NODE, ROOT).objects == rig.objects
 
 
 def _tamper(rig: Rig) -> None:

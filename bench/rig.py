@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import boto3
 from botocore.config import Config
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from bench.postgres import postgres
 from deploy.federation import Agent, Federation, Person
 from deploy.running import Minio
 from protocol.api import NewCredentials, NewRoot, NodeCredential, RootKind, Workspace
@@ -22,13 +23,20 @@ from protocol.sealing import ClearCredential, Context, client_key, open_sealed
 from wio.client import Client
 
 NODE = "lab3"
+OBJECTS: Final = 100_000
+"""The scale of figures that have one, where no other is asked for."""
 
 
 class Rig:
-    """One federation, ready to be measured. ``alice`` and ``bob`` are clients with open connections."""
+    """One federation, ready to be measured. ``alice`` and ``bob`` are clients with open connections.
 
-    def __init__(self, federation: Federation) -> None:
+    ``objects`` is the scale asked for, where a figure has one; ``database`` the URL of the hub's, where it is not SQLite.
+    """
+
+    def __init__(self, federation: Federation, *, objects: int = OBJECTS, database: str | None = None) -> None:
         self.federation = federation
+        self.objects = objects
+        self.database = database
         self.owner: Person = federation.person("alice")
         self.agent: Agent = federation.node(NODE, self.owner)
         self.server: Minio = federation.servers[NODE]
@@ -43,6 +51,11 @@ class Rig:
             self.alice.share(one.name, "bob", permission)
         return made
 
+    @property
+    def kept_in(self) -> str:
+        """What the hub keeps its catalogue in, in words."""
+        return "SQLite" if self.database is None else "PostgreSQL"
+
     def close(self) -> None:
         """Close the clients."""
         self.alice.close()
@@ -54,10 +67,14 @@ class Rig:
 
 
 @contextmanager
-def rig() -> Iterator[Rig]:
+def rig(*, objects: int = OBJECTS, on_postgres: bool = False) -> Iterator[Rig]:
     """Set one up in a temporary folder; everything is stopped and removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="wio-bench-") as folder, Federation(Path(folder)) as federation:
-        made = Rig(federation)
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres()) if on_postgres else None
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wio-bench-"))
+        environment = {} if database is None else {"WIO_DATABASE_URL": database}
+        federation = stack.enter_context(Federation(Path(folder), hub_environment=environment))
+        made = Rig(federation, objects=objects, database=database)
         try:
             yield made
         finally:

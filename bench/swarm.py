@@ -23,6 +23,7 @@ from protocol.identity import from_text, new_key
 from protocol.messages import (
     BATCHES_OUT,
     HEALTH_EVERY_S,
+    MAX_ROWS,
     Ack,
     Asking,
     Change,
@@ -40,6 +41,8 @@ from protocol.session import Received
 from spoke_agent.link.line import Line, address_of, open_line
 
 CONNECTING_AT_ONCE: Final = 50
+STREAMED: Final = MAX_ROWS
+"""Rows in a batch that is streamed: as many as a real agent's have."""
 SETTLE_S: Final = 60.0
 """How long to wait for the last acknowledgements."""
 
@@ -52,7 +55,10 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Who connects where, and what they send: ``rate`` rows a second together, each agent a batch every ``every_s``."""
+    """Who connects where, and what they send: ``rate`` rows a second together, each agent a batch every ``every_s``.
+
+    With ``total`` they send so many rows together as fast as these are acknowledged, and then end.
+    """
 
     hub: str
     hub_key: str
@@ -60,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     seconds: float
     rate: float
     every_s: float = 1.0
+    total: int = 0
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -180,6 +187,12 @@ async def play(plan: Plan) -> Played:
 
 async def _sending(agent: _Agent, turn: float, plan: Plan) -> None:
     """Send batches at an even pace; agents take turns within the interval, as they do when nobody arranges it."""
+    if plan.total:
+        left = plan.total // len(plan.members)
+        while left:
+            await agent.send(min(left, STREAMED))
+            left -= min(left, STREAMED)
+        return
     count = max(1, round(plan.rate * plan.every_s / len(plan.members)))
     loop = asyncio.get_running_loop()
     next_at = loop.time() + turn * plan.every_s

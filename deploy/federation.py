@@ -165,6 +165,17 @@ class Federation:
         ).good()
         return agent
 
+    def directory(self, name: str, owner: Person, tree: Path, *options: str | Path, outlive_s: float = 0) -> Agent:
+        """Join a directory node of this owner that serves ``tree``, and run its agent until the hub sees it online."""
+        agent = self.agents[name] = Agent(name, self.folder / f"agent-{name}")
+        agent.settings |= {"WIO_VERSITYGW": str(provide("versitygw")), "WIO_AGENT_KEYS_OUTLIVE_S": str(outlive_s)}
+        agent.environment |= agent.settings
+        invitation = owner.wio("node", "invite", name, "--json").good().json
+        agent.ask("join", "-", "--directory", tree, *options, stdin=invitation["join_string"]).good()
+        agent.start()
+        self.wait_online(name, owner)
+        return agent
+
     def wait_online(self, name: str, owner: Person, *, seconds: float = 15) -> None:
         """Wait until the hub has the node online."""
 

@@ -33,6 +33,7 @@ from hub.services.accounts import Accounts
 from hub.services.alarms import Alarms, Caller
 from hub.services.assertions import Assertions
 from hub.services.audit import Audit
+from hub.services.counting import Counting
 from hub.services.credentials import Issuing
 from hub.services.details import Details
 from hub.services.enrolment import Enrolment
@@ -47,6 +48,7 @@ from hub.services.hub_key import SecretKeys, open_hub_key
 from hub.services.indexing import Indexing
 from hub.services.ingest import Ingest
 from hub.services.levels import Levels
+from hub.services.links import Links
 from hub.services.ports import Chance, Clock
 from hub.services.quotas import Quotas, QuotaStep
 from hub.services.reach import People
@@ -58,6 +60,7 @@ from hub.services.searching import Searching
 from hub.services.settling import Settling
 from hub.services.sharing import Sharing
 from hub.services.verifying import Verifying
+from hub.services.watching import Watching
 from hub.services.why import Explaining
 from hub.services.workspace_changes import WorkspaceChanges
 from hub.services.workspaces import Workspaces
@@ -186,12 +189,14 @@ class Wiring:
         settling = self.settling = Settling(database=database, agents=agents, clock=clock, audit=audit, sets=sets)
         indexing = self.indexing = Indexing(database=database, engine=engine)
         levels = self.levels = Levels(database=database, clock=clock, changed=indexing.changed, indexed=indexing.indexed)
+        links = self.links = Links(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=sets)
         self.accounts = Accounts(
             database=database,
             clock=clock,
             chance=chance,
             audit=audit,
             settling=settling,
+            wither=links.wither,
             registration_open=settings.registration is Registration.OPEN,
         )
         enrolment = Enrolment(
@@ -215,14 +220,22 @@ class Wiring:
             searchable=indexing.searchable,
             freshness=freshness,
         )
-        sharing = Sharing(database=database, clock=clock, chance=chance, audit=audit, sets=sets, settling=settling)
+        sharing = Sharing(
+            database=database, clock=clock, chance=chance, audit=audit, sets=sets, settling=settling, wither=links.wither
+        )
         reach = People(database=database, clock=clock)
+        watching = Watching(database=database, reach=reach, cursor_key=keys.cursors)
+
+        def changed() -> None:
+            indexing.changed()
+            watching.stirred()
+
         quota_step = self.quota_step = QuotaStep(database=database, clock=clock, audit=audit, sets=sets)
         self.pruning = Pruning(database=database, clock=clock, days=settings.access_days)
         ingest = Ingest(
             database=database,
             clock=clock,
-            changed=indexing.changed,
+            changed=changed,
             indexed=indexing.indexed,
             moved=quota_step.moved,
             applied=metrics.applied,
@@ -250,6 +263,7 @@ class Wiring:
             settled=ingest.settled,
             begin_anew=ingest.begin_anew,
         )
+        self.counting = Counting(database=database, clock=clock, drifted=self.repairing.drifted)
         self.figures = Figures(
             database=database,
             clock=clock,
@@ -292,10 +306,12 @@ class Wiring:
             groups=Groups(database=database, clock=clock, chance=chance, audit=audit, sets=sets),
             requests=Requests(database=database, clock=clock, chance=chance, audit=audit, sharing=sharing),
             assertions=assertions,
+            links=links,
             issuing=Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=sets),
             searching=Searching(
                 database=database, engine=engine, reach=reach, agents=freshness, clock=clock, cursor_key=keys.cursors
             ),
+            watching=watching,
             details=Details(database=database, reach=reach, roots=roots),
             audit=audit,
             quotas=Quotas(database=database, clock=clock, chance=chance, audit=audit, step=quota_step),
@@ -350,7 +366,9 @@ def create_app(settings: Settings, *, clock: Clock, chance: Chance) -> Litestar:
             app.state.nobody = await _nobody(database)
             await stack.enter_async_context(_kept_going("indexing", wiring.indexing.run))
             await stack.enter_async_context(_kept_going("repairs", wiring.repairing.run))
+            await stack.enter_async_context(_kept_going("counts", wiring.counting.run))
             await stack.enter_async_context(_kept_going("settling", lambda: _retrying(wiring.settling)))
+            await stack.enter_async_context(_kept_going("links", wiring.links.run))
             await stack.enter_async_context(_kept_going("quotas", wiring.quota_step.run))
             await stack.enter_async_context(_kept_going("pruning", wiring.pruning.run))
             await stack.enter_async_context(_kept_going("levels", wiring.levels.run))

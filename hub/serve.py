@@ -34,6 +34,10 @@ GARBAGE: Final = 20_000
 """New objects after which Python looks for garbage: a batch of journal rows is thousands of them, and none is any. At the
 usual 700 an import spends a twentieth of its time on that, and a key request that comes at that moment waits for it."""
 
+SWITCH_S: Final = 0.0005
+"""How long a thread may keep Python's lock where another wants it. The search index is written in a thread of its own, and at
+the usual 5 ms whoever answers a person waits for that time after each look at the database: ten times for one key."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind a socket, which does not accept yet. Raises Conflict if the port is taken, BadSetting if it cannot be had."""
@@ -117,6 +121,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         gc.freeze()  # what is there now stays: looking through it again and again finds nothing
         gc.set_threshold(GARBAGE)
+        sys.setswitchinterval(SWITCH_S)
         self._ready()
 
     @contextlib.contextmanager

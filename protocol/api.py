@@ -31,6 +31,7 @@ error is ``protocol.errors.Problem`` with the status of its class. A token goes 
     POST   /assertions                  NewAssertion    -> AssertionIssued  for a node's own loopback endpoint
     GET    /files?path=&after=&limit=                   -> Listing          folders and files from the catalogue
     GET    /search?q=&sort=&limit=&cursor=&facets=      -> SearchPage
+    GET    /changes?path=&after=&limit=&wait=           -> Changes          what changed after a position; waits for it
     GET    /audit?limit=&before=&workspace=&format=     -> list[AuditEntry]; format=jsonl: one a line, oldest first, all of it
     GET    /audit/check                                 -> AuditCheck       is the chain whole?
     GET    /access?path=&at=                            -> list[Reacher]    who can, or could, reach a workspace
@@ -139,10 +140,14 @@ class Health(_Out, frozen=True):
 
 
 class NewInvitation(_In, frozen=True):
-    """Ask for a join string. ``name`` is what the node will be called; the owner may choose it when joining instead."""
+    """Ask for a join string. ``name`` is what the node will be called; the owner may choose it when joining instead.
+
+    ``replace``: it is there already, but its agent has lost its keys; whoever joins with this string takes its place.
+    """
 
     name: str | None = None
     life_s: int = 600
+    replace: bool = False
 
 
 class Invitation(_Out, frozen=True):
@@ -434,6 +439,8 @@ class ShareChange(_Out, frozen=True):
     after: Permission | None
     since: int | None
     receipts: tuple[Receipt, ...]
+    links: tuple[Receipt, ...] = ()
+    """Of each presigned link that ended with a share that was taken back."""
 
 
 # ------------------------------------------------------------------------------------------------------ keys
@@ -607,6 +614,25 @@ class Listing(_Out, frozen=True):
     entries: tuple[FileEntry, ...]
     after: str | None
     nodes: tuple[NodeView, ...]
+
+
+class FileChange(_Out, frozen=True):
+    """One file that was written (``gone`` false) or is no more. ``modified_at`` as the storage says; None for what is gone."""
+
+    path: str
+    gone: bool
+    size: int
+    modified_at: int | None
+    etag: str
+    node: str
+
+
+class Changes(_Out, frozen=True):
+    """What changed, in the order in which the hub learnt it. ``after`` is the position to go on from; ``more``: at once."""
+
+    changes: tuple[FileChange, ...]
+    after: str
+    more: bool
 
 
 class Hit(_Out, frozen=True):

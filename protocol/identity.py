@@ -68,6 +68,11 @@ def fingerprint(raw: bytes) -> str:
     return "-".join(text[i : i + 4] for i in range(0, 16, 4))
 
 
+def label_of(raw: bytes) -> str:
+    """Return what a node's things on its storage server are named after, where its owner did not name it when it joined."""
+    return "node-" + hashlib.sha256(raw).hexdigest()[:10]
+
+
 # ---------------------------------------------------------------------------------------------------- join strings
 
 

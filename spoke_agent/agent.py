@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Final
 
-from protocol.errors import Evicted, UnknownRoot, WioError
+from protocol.errors import Evicted, NotFound, UnknownRoot, WioError
 from protocol.identity import from_text
 from protocol.messages import Finding, Report, RootConfig
 from spoke_agent.access import ceiling as ceilings
@@ -41,7 +41,7 @@ from spoke_agent.link.link import Link
 from spoke_agent.owner import Owner
 from spoke_agent.settings import Settings
 from spoke_agent.storage.minio import MinioNode
-from spoke_agent.storage.node import ServerFacts, StorageNode
+from spoke_agent.storage.node import ServerFacts, StorageNode, Warns
 from spoke_agent.storage.sigv4 import Key
 from spoke_agent.storage.stream import Listening
 
@@ -50,6 +50,8 @@ LAST_DELAY_S: Final = 10.0
 VERIFY_EVERY_S: Final = 600.0
 """How often what the server allows is compared with what it is meant to allow."""
 ORPHANS_EVERY: Final = 6
+TOLD_S: Final = 1.0
+"""How long the hub has to hear why this agent stops."""
 LOOK_EVERY_S: Final = 2.0
 """How often it is asked whether the storage server was started anew."""
 TIDY_EVERY_S: Final = 300.0
@@ -67,8 +69,24 @@ def clock() -> int:
     return time.time_ns() // 1000
 
 
-def make_node(node: NodeSettings, keys: Secrets, settings: Settings) -> MinioNode:
+def make_node(node: NodeSettings, keys: Secrets, settings: Settings) -> StorageNode:
     """Make the storage node that a state directory describes."""
+    directory = node.storage.directory
+    if directory is not None:
+        from spoke_agent.storage.posix.posix import FOLDER, PosixNode  # noqa: PLC0415 - of no use on other nodes
+
+        return PosixNode(
+            settings.state / FOLDER,
+            directory.exports,
+            directory.serving,
+            outlive_s=settings.outlive_s,
+            polling=settings.polling,
+            key=Key(node.storage.access_key, keys.storage_secret),
+            master=keys.master,
+            clock=clock,
+            pause=asyncio.sleep,
+            chance=secrets.token_bytes,
+        )
     return MinioNode(
         node.storage.url,
         key=Key(node.storage.access_key, keys.storage_secret),
@@ -94,6 +112,8 @@ class Agent:
         self.storage: StorageNode = storage or make_node(self._node, keys, settings)
         self.ledger = Ledger(Database(state.path / "index.sqlite"))
         self.access = Access(state, self.storage, self.ledger.config, clock=clock, chance=secrets.token_bytes)
+        if isinstance(self.storage, Warns):
+            self.storage.on_warning = self.access.notice
         self.scanner = Scanner(
             self.storage,
             self.ledger,
@@ -158,6 +178,7 @@ class Agent:
             ready=lambda: self._reached,
             cut=self.link.health_changed,
             endpoint=lambda: self.endpoint.address,
+            extraction=self.extraction,
         )
         self._facts = state.facts()
         self._reached = False
@@ -185,15 +206,17 @@ class Agent:
         """Run until ``stop`` is set. Raises Evicted where the hub no longer wants this node."""
         async with listening(self.state.path, self.owner.answer):
             work = asyncio.create_task(self._run())
+            lost = asyncio.create_task(self._watch_state())
             stopped = asyncio.create_task(stop.wait())
             try:
-                await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    work.result()
+                await asyncio.wait({work, lost, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (work, lost):
+                    if task.done():
+                        task.result()
             finally:
-                for task in (work, stopped):
-                    task.cancel()
-                await asyncio.gather(work, stopped, return_exceptions=True)
+                for each in (work, lost, stopped):
+                    each.cancel()
+                await asyncio.gather(work, lost, stopped, return_exceptions=True)
 
     async def _run(self) -> None:
         await self._reach_storage()
@@ -304,6 +327,24 @@ class Agent:
             _log.info("keys for people on this machine: %s", self.endpoint.address)
             await asyncio.Event().wait()
 
+    async def _watch_state(self) -> None:
+        """Raise NotFound once the state directory is gone: what was written from then on nobody would ever read."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if not (name := self.state.missing()):
+                continue
+            await asyncio.sleep(LOOK_EVERY_S)  # once may be somebody who puts a copy in its place
+            if not self.state.missing():
+                continue
+            gone = NotFound(
+                f"{self.state.path / name} was removed while the agent ran, so it stopped.",
+                todo=f"Put a copy back; or: wio node invite {self._node.name} --replace, and join again with what that prints.",
+            )
+            self.access.notice("state", f"{gone.message} {gone.todo}")
+            self.link.health_changed()
+            await asyncio.sleep(TOLD_S)
+            raise gone
+
     async def _tidy(self) -> None:
         while True:
             ended = await self.access.tidy_once()
@@ -348,6 +389,7 @@ class Agent:
             probes=facts.probes[:64],
             ceiling=ceilings.sentences(limits),
             longest_key_s=limits.longest_key_s,
+            longest_link_s=limits.longest_link_s,
         )
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 import typer
 
+from protocol import plan as plans
 from protocol.errors import AlreadyJoined, BadInput, BadSetting, Pending, Unreachable, WioError, error_of
 from spoke_agent import screen
 from spoke_agent.access import ceiling as ceilings
@@ -36,6 +37,7 @@ from spoke_agent.access.state import StateDirectory
 from spoke_agent.control import NoneRuns, ask_running
 from spoke_agent.owner import Ask, Counted, Cut, Probed, RootStatus, Status, Verified, What
 from spoke_agent.settings import STATE_VARIABLE, Settings, read
+from spoke_agent.storage.posix.exports import Export, Exports
 
 if TYPE_CHECKING:
     from spoke_agent.agent import Agent
@@ -65,6 +67,8 @@ AdminKey = Annotated[str, typer.Option("--admin-key", metavar="AK", help="The se
 app = typer.Typer(name="wio-agent", no_args_is_help=True, add_completion=False, help="The agent beside a storage server.")
 ceiling_app = typer.Typer(no_args_is_help=True, help="Your limits: what nobody can exceed.")
 app.add_typer(ceiling_app, name="ceiling")
+roots_app = typer.Typer(no_args_is_help=True, help="Folders that are there already, as roots and workspaces.")
+app.add_typer(roots_app, name="roots")
 
 
 def main() -> None:
@@ -85,8 +89,27 @@ def main() -> None:
 @app.command()
 def join(
     string: Annotated[str, typer.Argument(metavar="STRING|-|@FILE", help="The join string, or - for standard input.")],
-    s3: Annotated[str, typer.Option("--s3", metavar="URL", help="The storage server, as this machine reaches it.")],
+    s3: Annotated[str, typer.Option("--s3", metavar="URL", help="The storage server, as this machine reaches it.")] = "",
     *,
+    directory: Annotated[
+        list[str] | None, typer.Option("--directory", metavar="PATH", help="Serve this directory as it lies. May be repeated.")
+    ] = None,
+    bucket: Annotated[
+        list[str] | None, typer.Option("--bucket", metavar="NAME", help="What a --directory is called; else as its last part.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where directories are served; else on a port of this machine only.")
+    ] = "",
+    owner_of_files: Annotated[
+        str, typer.Option("--owner", metavar="UID:GID", help="Whom files belong to that people upload. Needs root.")
+    ] = "",
+    file_mode: Annotated[str, typer.Option(metavar="0644", help="The mode of files that people upload.")] = "",
+    dir_mode: Annotated[str, typer.Option(metavar="0755", help="The mode of folders that people make.")] = "",
+    tls_cert: Annotated[str, typer.Option(metavar="FILE", help="Serve directories with this TLS certificate.")] = "",
+    tls_key: Annotated[str, typer.Option(metavar="FILE", help="The key of that certificate.")] = "",
+    accept_oddities: Annotated[
+        bool, typer.Option("--accept-oddities", help="Serve a directory, and to nobody what is dangerous in it.")
+    ] = False,
     admin_env: AdminEnv = False,
     admin_key: AdminKey = "",
     name: Annotated[str, typer.Option(help="What the node is called; else as the invitation says.")] = "",
@@ -97,23 +120,51 @@ def join(
     state: State = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a hub without TLS that is not on this machine.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take the place of an agent of that name on the server that is gone for good.")
+        bool, typer.Option("--replace", help="Take the place of an agent on the server that is gone for good.")
     ] = False,
+    label: Annotated[
+        str, typer.Option("--label", help="With --replace: which agent; else that of --name. The hub's invitation says it.")
+    ] = "",
     run_on: Annotated[bool, typer.Option("--run", help="Go on running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add this machine's storage server to a hub. Running it again is harmless."""
+    """Add this machine's storage server, or directories of it, to a hub. Running it again is harmless."""
     from spoke_agent.agent import clock  # noqa: PLC0415 - see above
     from spoke_agent.joining import Joining, Wanted  # noqa: PLC0415 - see above
 
+    if bool(s3) == bool(directory):
+        raise BadSetting("A node is a storage server or directories.", todo="Give --s3 URL, or --directory PATH.")
     settings = read(os.environ, state)
-    text = _join_string(string)
-    owner = _owner(s3, admin_env=admin_env, admin_key=admin_key)
-    wanted = Wanted(text, s3, owner, name, tuple(public_endpoint or ()), insecure, region, replace)
-    directory = StateDirectory(settings.state)
-    directory.prepare()
-    with _locked(directory, "join"):
-        done = asyncio.run(Joining(settings, directory, clock=clock, chance=secrets.token_bytes).join(wanted))
+    text, endpoints = _join_string(string), tuple(public_endpoint or ())
+    there = StateDirectory(settings.state)
+    there.prepare()
+    if directory:
+        from spoke_agent.joining_directory import DirectoryJoining, WantedDirectory, mode, owner, place  # noqa: PLC0415
+
+        asked = WantedDirectory(
+            text,
+            tuple(directory),
+            tuple(bucket or ()),
+            name=name,
+            public_endpoints=endpoints,
+            listen=place(listen),
+            owner=owner(owner_of_files),
+            file_mode=mode(file_mode),
+            dir_mode=mode(dir_mode),
+            certificate=tls_cert,
+            certificate_key=tls_key,
+            insecure=insecure,
+            region=region,
+            accept_oddities=accept_oddities,
+        )
+        with _locked(there, "join"):
+            joining = DirectoryJoining(settings, there, clock=clock, chance=secrets.token_bytes)
+            done = asyncio.run(joining.join_directory(asked))
+    else:
+        admin = _owner(s3, admin_env=admin_env, admin_key=admin_key)
+        wanted = Wanted(text, s3, admin, name, endpoints, insecure, region, replace, label)
+        with _locked(there, "join"):
+            done = asyncio.run(Joining(settings, there, clock=clock, chance=secrets.token_bytes).join(wanted))
     if as_json:
         screen.answer(done)
     else:
@@ -136,15 +187,22 @@ def leave(
     """Remove everything wio made on the storage server and here. Your data stays."""
     from spoke_agent.agent import clock  # noqa: PLC0415 - see above
     from spoke_agent.joining import Joining  # noqa: PLC0415 - see above
+    from spoke_agent.joining_directory import DirectoryJoining  # noqa: PLC0415 - see above
 
     settings = read(os.environ, state)
     directory = StateDirectory(settings.state)
     there = directory.settings()
-    owner = _owner(there.storage.url, admin_env=admin_env, admin_key=admin_key)
-    if not yes and not typer.confirm(f"Remove wio from {there.storage.url} ({there.name})? All keys die at once.", err=True):
+    served = there.storage.directory
+    owner = _owner(there.storage.url, admin_env=admin_env, admin_key=admin_key) if served is None else None
+    what = there.storage.url if served is None else ", ".join(export.directory for export in served.exports)
+    if not yes and not typer.confirm(f"Remove wio from {what} ({there.name})? All keys die at once.", err=True):
         raise typer.Exit(1)
     with _locked(directory, "leave"):
-        done = asyncio.run(Joining(settings, directory, clock=clock, chance=secrets.token_bytes).leave(owner))
+        if owner is not None:
+            done = asyncio.run(Joining(settings, directory, clock=clock, chance=secrets.token_bytes).leave(owner))
+        else:
+            leaving = DirectoryJoining(settings, directory, clock=clock, chance=secrets.token_bytes)
+            done = asyncio.run(leaving.leave_directory())
     if as_json:
         screen.answer(done)
     else:
@@ -293,7 +351,12 @@ def status(
 def probe(*, state: State = None, as_json: Json = False) -> None:
     """Try again what the storage server can do."""
     found = _ask(read(os.environ, state), Ask(What.PROBE), Probed)
-    screen.answer(found) if as_json else screen.probes(found.server, found.probes)
+    if as_json:
+        screen.answer(found)
+        return
+    screen.probes(found.server, found.probes)
+    for sentence in found.unreadable:
+        screen.say(sentence)
 
 
 @app.command()
@@ -341,6 +404,72 @@ def _cut(what: What, state: Path | None, *, as_json: bool) -> None:
     screen.answer(found) if as_json else screen.cut(found)
     if found.problems:
         raise Pending(f"Not enforced everywhere yet: {found.problems[0].message}", todo="The agent goes on trying.")
+
+
+@roots_app.command("suggest")
+def roots_suggest(
+    *,
+    directory: Annotated[
+        list[str] | None, typer.Option("--directory", metavar="PATH", help="Look through this one; else those that are served.")
+    ] = None,
+    state: State = None,
+) -> None:
+    """Propose roots and workspaces for folders that are there: a file on stdout, to edit and then apply. Only looks."""
+    from spoke_agent import suggesting  # noqa: PLC0415 - see above
+    from spoke_agent.joining_directory import bucket_for  # noqa: PLC0415 - see above
+
+    given = [str(Path(one).expanduser().absolute()) for one in directory or ()]
+    node, served = "", tuple(Export(bucket_for(one), one) for one in given)
+    if not served:
+        node, served = _served(read(os.environ, state))
+    for line in suggesting.write([suggesting.suggest(export) for export in served], node):
+        screen.say(line)
+
+
+@roots_app.command("apply")
+def roots_apply(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What suggest wrote, edited.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing: say what would be made.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a plan with the folders that are there; then wio makes it, as the person who is logged in on this machine."""
+    from spoke_agent import suggesting  # noqa: PLC0415 - see above
+
+    text = _plan_text(file)
+    _, served = _served(read(os.environ, state))
+    wrong = suggesting.check_against(plans.read(text), Exports(served))
+    for one in wrong:
+        screen.note(f"wio-agent: {one}")
+    if wrong:
+        raise BadInput("The plan does not fit the tree; nothing was made.", todo="Edit it, and try again with --dry-run.")
+    program = Path(sys.executable).with_name("wio")
+    command = [str(program) if program.exists() else "wio", "root", "apply", "-"]
+    command += [*(["--dry-run"] if dry_run else []), *(["--json"] if as_json else [])]
+    try:
+        done = subprocess.run(command, input=text, text=True, check=False)  # noqa: S603 - wio itself, with words of ours
+    except OSError as error:
+        todo = f"Run it where you are logged in: wio root apply {file}"
+        raise BadSetting("The wio program is not there.", todo=todo) from error
+    raise typer.Exit(done.returncode)
+
+
+def _served(settings: Settings) -> tuple[str, tuple[Export, ...]]:
+    there = StateDirectory(settings.state).settings()
+    if there.storage.directory is None:
+        raise BadInput("This node serves no directories.", todo="Say which one to look through: --directory PATH.")
+    return there.name, there.storage.directory.exports
+
+
+def _plan_text(file: str) -> str:
+    try:
+        if file == "-":
+            return sys.stdin.read(plans.MAX_PLAN + 1)
+        with Path(file).open(encoding="utf-8") as opened:
+            return opened.read(plans.MAX_PLAN + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The plan {file} cannot be read.") from error
 
 
 @ceiling_app.command("check")
@@ -478,5 +607,6 @@ async def _scan_here(agent: Agent, name: str) -> RootStatus:
     began = await agent.owner.scan(name)
     config = next(config for config in agent.ledger.configs() if config.name == name)
     await agent.scanner.scan_root(config.root)
+    await agent.ledger.fulfil(config.root)
     found = next(root for root in await agent.owner.roots() if root.name == began.name)
     return msgspec.structs.replace(found, scanning=False)

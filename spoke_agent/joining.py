@@ -7,7 +7,6 @@ removed again where the hub refuses. The owner's admin key is used for these ste
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from protocol.errors import AlreadyJoined, BadSetting, StorageRefused, StorageUnreachable, WioError
-from protocol.identity import JoinString, fingerprint, public_bytes, to_text
+from protocol.identity import JoinString, fingerprint, label_of, public_bytes, to_text
 from protocol.messages import Wishes
 from protocol.names import check_name
 from spoke_agent.access.state import NodeSettings, Secrets, StateDirectory, StorageSettings
@@ -52,7 +51,9 @@ class Wanted(msgspec.Struct, frozen=True):
     insecure: bool = False
     region: str = "us-east-1"
     replace: bool = False
-    """Take the place of an agent of the same name on that server, whose state directory is lost."""
+    """Take the place of an agent on that server whose state directory is lost."""
+    label: str = ""
+    """What that one's things on the server are named after; empty: its name."""
 
     def __repr__(self) -> str:
         return f"Wanted({self.s3})"
@@ -159,7 +160,8 @@ class Joining:
         self, wanted: Wanted, join: JoinString, there: NodeSettings | None, url: str, endpoints: tuple[str, ...]
     ) -> Joined:
         keys = self._state.secrets() if self._state.has_secrets() else Secrets(self._chance(32), self._chance(32))
-        label = there.storage.label if there is not None else wanted.name or _label(keys)
+        label = there.storage.label if there is not None else wanted.name or label_of(public_bytes(keys.node_key))
+        cleared = await self._clear_lost(wanted, url) if wanted.replace and there is None else []
         user = await self._make_user(wanted, label, url, replace=wanted.replace or there is not None)
         try:
             keys = Secrets(keys.node_seed, keys.master, user.secret_key)
@@ -184,9 +186,34 @@ class Joining:
             f"On the storage server: user {user.access_key} with a policy of that name, for the agent.",
             f"On this machine: {self._state.path}, with the node's keys (node.key) and your limits (ceiling.toml).",
             f"On the hub: node {welcome.name}.",
+            *(f"Removed, of the agent before: {one}" for one in cleared),
             *await self._beside(wanted, label, url),
         )
         return self._said(settings, facts, made)
+
+    async def _clear_lost(self, wanted: Wanted, url: str) -> list[str]:
+        """Remove what a lost agent made on the server, and with its users every key of theirs; say what it was.
+
+        Before anything else: nobody could take back these keys any more. Raises BadSetting where it is not there.
+        """
+        await check_owner(url, wanted.owner, "any", region=wanted.region, clock=self._clock)
+        there = await neighbours(url, wanted.owner, "", region=wanted.region, clock=self._clock)
+        lost = next((one for one in (wanted.label, wanted.name) if one in there), None)
+        if lost is None:
+            if not there:
+                return []  # the server was made anew as well
+            raise BadSetting(
+                f"Which agent is lost? On this server there are those of {', '.join(there)}.",
+                todo="Say which with --label; or join without --replace, beside them.",
+            )
+        user = await self._make_user(wanted, lost, url, replace=True)
+        storage = StorageSettings("minio", url, user.access_key, (url,), lost, wanted.region)
+        await forget_keys(url, wanted.owner, lost, region=wanted.region, clock=self._clock)
+        settings = NodeSettings("", "", lost, storage)
+        removed = await self._clear(settings, Secrets(b"", self._chance(32), user.secret_key))
+        if lost != wanted.name:
+            removed += await remove_agent_user(url, wanted.owner, lost, region=wanted.region, clock=self._clock)
+        return removed
 
     async def _make_user(self, wanted: Wanted, label: str, url: str, *, replace: bool) -> Key:
         for wait in (*STARTING_S, None):
@@ -270,24 +297,19 @@ class Joining:
         await check_owner(storage.url, owner, storage.label, region=storage.region, clock=self._clock)
         await forget_keys(storage.url, owner, storage.label, region=storage.region, clock=self._clock)
         try:
-            removed = await self._clear(there)
+            removed = await self._clear(there, self._state.secrets())
         except StorageRefused:
             # The agent's user may be gone, or changed. The owner's key makes it good once more.
             await self.renew_user(there, owner)
-            removed = await self._clear(there)
+            removed = await self._clear(there, self._state.secrets())
         removed += await remove_agent_user(storage.url, owner, storage.label, region=storage.region, clock=self._clock)
         removed += [f"{self._state.path / name}" for name in self._state.forget()]
         return Left(there.name, tuple(removed), f"The hub still lists the node as offline: wio node evict {there.name}.")
 
-    async def _clear(self, there: NodeSettings) -> list[str]:
-        node = make_node(there, self._state.secrets(), self._settings)
+    async def _clear(self, there: NodeSettings, keys: Secrets) -> list[str]:
+        node = make_node(there, keys, self._settings)
         await node.open()
         try:
             return await node.leave()
         finally:
             await node.close()
-
-
-def _label(keys: Secrets) -> str:
-    """Return what a node's things are named after whose name only the hub knows yet."""
-    return "node-" + hashlib.sha256(public_bytes(keys.node_key)).hexdigest()[:10]

@@ -92,6 +92,8 @@ class Status(msgspec.Struct, frozen=True):
     roots: tuple[RootStatus, ...]
     endpoint: str = ""
     """Where people on this machine get keys; empty: nowhere."""
+    unreadable: tuple[str, ...] = ()
+    """Extractors that are left out, one sentence each, where the contents of objects are read; see ``probe``."""
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -134,6 +136,8 @@ class Probed(msgspec.Struct, frozen=True):
 
     server: str
     probes: tuple[ProbeLine, ...]
+    unreadable: tuple[str, ...] = ()
+    """Extractors that are left out, one sentence each."""
 
 
 class Connection(Protocol):
@@ -141,6 +145,20 @@ class Connection(Protocol):
 
     def __call__(self) -> tuple[int | None, Problem | None]:
         """Return (since when there is a session, why there is none)."""
+
+
+class Extractors(Protocol):
+    """What reads fields out of files (``spoke_agent.extraction``)."""
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it is known which extractors there are."""
+
+    async def prepare(self) -> None:
+        """Find it out."""
+
+    def missing(self) -> list[str]:
+        """Return a sentence for each that is left out; may block before ``prepare``."""
 
 
 Answer = (
@@ -175,6 +193,7 @@ class Owner:
         ready: Callable[[], bool] = lambda: False,
         cut: Callable[[], None] = lambda: None,
         endpoint: Callable[[], str] = lambda: "",
+        extraction: Extractors | None = None,
     ) -> None:
         """``cut`` is called after a pause or its end; ``ready`` says whether the storage server has been reached."""
         self._settings = settings
@@ -188,6 +207,7 @@ class Owner:
         self._ready = ready
         self._cut = cut
         self._endpoint = endpoint
+        self._extraction = extraction
         self._answers: dict[What, Callable[[str], Awaitable[Answer]]] = {
             What.STATUS: lambda _: self.status(),
             What.GRANTS: lambda _: self.grants(),
@@ -227,6 +247,7 @@ class Owner:
             tuple(self._access.warnings),
             tuple(await self.roots()),
             self._endpoint(),
+            tuple(self._unreadable()),
         )
 
     async def roots(self) -> list[RootStatus]:
@@ -265,11 +286,22 @@ class Owner:
         if not is_indexed(config):
             raise BadSetting(f"Root {config.name} is not scanned: its index level is {config.level}.")
         self._schedule.insist(config.root)
+        await self._schedule.remember()
         return next(one for one in await self.roots() if one.name == config.name)
 
     async def probe(self) -> Probed:
         """Try the storage server again."""
-        return probed(await self._storage.probe())
+        facts = probed(await self._storage.probe())
+        if self._extraction is None:
+            return facts
+        await self._extraction.prepare()
+        return msgspec.structs.replace(facts, unreadable=tuple(self._extraction.missing()))
+
+    def _unreadable(self) -> list[str]:
+        """Say what cannot be read, if that is known and anything is to be read."""
+        if self._extraction is None or not self._extraction.prepared or not self._ledger.read():
+            return []
+        return self._extraction.missing()
 
     async def verify(self, root: str) -> list[Verified]:
         """Compare one root with its storage, or all that are indexed."""

@@ -101,6 +101,7 @@ def status(what: Status) -> None:
     ]
     rows += [("evicted", "the hub has removed this node: wio-agent leave")] if what.evicted else []
     rows += [("warning", warning) for warning in what.warnings]
+    rows += [("not read", sentence) for sentence in what.unreadable]
     _print(("", ""), rows, head=False)
     if what.roots:
         say("")

@@ -18,7 +18,10 @@ STATE_VARIABLE: Final = "WIO_AGENT_STATE"
 SCAN_EVERY_VARIABLE: Final = "WIO_AGENT_SCAN_EVERY_S"
 LISTEN_VARIABLE: Final = "WIO_AGENT_LISTEN"
 ENDPOINT_VARIABLE: Final = "WIO_AGENT_ENDPOINT"
+OUTLIVE_VARIABLE: Final = "WIO_AGENT_KEYS_OUTLIVE_S"
+POLL_VARIABLE: Final = "WIO_AGENT_POLL"
 OFF: Final = "off"
+_POLLING: Final = {"auto": None, "always": True, "never": False}
 _METADATA: Final = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")
 """Where clouds serve their machines' credentials, and everything else that is link-local: no storage server lives there."""
 
@@ -33,22 +36,35 @@ class Settings(msgspec.Struct, frozen=True):
     endpoint_host: str = "127.0.0.1"
     """Where keys are given to people on this machine; empty: nowhere."""
     endpoint_port: int = 0
+    outlive_s: float = 30.0
+    """Of a directory node: for how many seconds its gateway, and with it the keys that are out, may outlive the agent."""
+    polling: bool | None = None
+    """Of a directory node: look through it again and again for changes; None: where its file system does not report them."""
 
 
 def read(environment: Mapping[str, str], state: Path | None = None) -> Settings:
     """Read the settings; ``state`` is what the command line says. Raises BadSetting."""
     where = state or Path(environment.get(STATE_VARIABLE) or platformdirs.user_state_path("wio-agent"))
-    every = environment.get(SCAN_EVERY_VARIABLE) or "21600"
-    try:
-        seconds = float(every)
-    except ValueError:
-        seconds = 0.0
-    if not 60 <= seconds <= 31_536_000:  # noqa: PLR2004 - a minute to a year
-        raise BadSetting(f"{SCAN_EVERY_VARIABLE}={shown(every)} is not a number of seconds from 60 to 31536000.")
+    seconds = _seconds(environment, SCAN_EVERY_VARIABLE, "21600", 60, 31_536_000)
+    outlive = _seconds(environment, OUTLIVE_VARIABLE, "30", 0, 86_400)
     host, port = _listen(LISTEN_VARIABLE, environment.get(LISTEN_VARIABLE) or "127.0.0.1:0")
     at = environment.get(ENDPOINT_VARIABLE) or "127.0.0.1:0"
     give_host, give_port = ("", 0) if at == OFF else _listen(ENDPOINT_VARIABLE, at)
-    return Settings(where.expanduser().absolute(), seconds, host, port, give_host, give_port)
+    poll = environment.get(POLL_VARIABLE) or "auto"
+    if poll not in _POLLING:
+        raise BadSetting(f"{POLL_VARIABLE}={shown(poll)} is none of {', '.join(_POLLING)}.")
+    return Settings(where.expanduser().absolute(), seconds, host, port, give_host, give_port, outlive, _POLLING[poll])
+
+
+def _seconds(environment: Mapping[str, str], variable: str, default: str, least: int, most: int) -> float:
+    text = environment.get(variable) or default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not least <= seconds <= most:
+        raise BadSetting(f"{variable}={shown(text)} is not a number of seconds from {least} to {most}.")
+    return seconds
 
 
 def _listen(variable: str, text: str) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from protocol.api import (
     AssertionIssued,
     AuditCheck,
     AuditEntry,
+    Changes,
     Confirmed,
     Credentials,
     FileDetails,
@@ -30,6 +31,9 @@ from protocol.api import (
     Health,
     HubInfo,
     Invitation,
+    Link,
+    LinkMade,
+    LinkRevoked,
     Listing,
     Login,
     NewAccount,
@@ -38,6 +42,7 @@ from protocol.api import (
     NewCredentials,
     NewGroup,
     NewInvitation,
+    NewLink,
     NewMember,
     NewQuota,
     NewRequest,
@@ -77,6 +82,8 @@ _GATEWAY_TROUBLE: Final = frozenset({502, 503, 504})
 """What a reverse proxy answers while the hub behind it is away."""
 LONG_S: Final = 3_900.0
 """For what lists a whole root: the hub gives up after an hour."""
+_SLACK_S: Final = 30.0
+"""What an answer that waits for something may take longer than that."""
 _REDIRECTS: Final = range(300, 400)
 _GOOD: Final = range(200, 300)
 
@@ -139,9 +146,9 @@ def health() -> Call[Health]:
 # ------------------------------------------------------------------------------------------------------ nodes, roots
 
 
-def invite(name: str | None = None, life_s: int = 600) -> Call[Invitation]:
-    """Ask for a join string."""
-    return Call("POST", "/invitations", Invitation, NewInvitation(name, life_s))
+def invite(name: str | None = None, life_s: int = 600, *, replace: bool = False) -> Call[Invitation]:
+    """Ask for a join string; ``replace``: for the place of a node of that name that has lost its keys."""
+    return Call("POST", "/invitations", Invitation, NewInvitation(name, life_s, replace))
 
 
 def nodes() -> Call[list[Node]]:
@@ -366,6 +373,21 @@ def credentials(asked: NewCredentials) -> Call[Credentials]:
     return Call("POST", "/credentials", Credentials, asked)
 
 
+def make_link(asked: NewLink) -> Call[LinkMade]:
+    """Have a node presign one file; ``wio.links`` opens the answer."""
+    return Call("POST", "/links", LinkMade, asked)
+
+
+def links(path: str | None = None) -> Call[list[Link]]:
+    """List the links that work: one's own, or those below a path."""
+    return Call("GET", "/links", list[Link], query=_query(path=path))
+
+
+def revoke_link(link: int) -> Call[LinkRevoked]:
+    """End a link."""
+    return Call("DELETE", f"/links/{link}", LinkRevoked)
+
+
 def files(path: str, *, after: str | None = None, limit: int | None = None) -> Call[Listing]:
     """List one level of a workspace from the index."""
     return Call("GET", "/files", Listing, query=_query(path=path, after=after, limit=limit))
@@ -388,6 +410,12 @@ def search(
     """Search; ``cursor`` continues an answer."""
     asked = _query(q=query, sort=sort, limit=limit, cursor=cursor, facets=",".join(facets) or None)
     return Call("GET", "/search", SearchPage, query=asked)
+
+
+def changes(path: str | None = None, *, after: str | None = None, limit: int | None = None, wait: int = 25) -> Call[Changes]:
+    """Ask what changed after a position, waiting up to ``wait`` seconds for it; without ``after``, which position is now."""
+    asked = _query(path=path, after=after, limit=limit, wait=wait)
+    return Call("GET", "/changes", Changes, query=asked, wait_s=wait + _SLACK_S)
 
 
 # ------------------------------------------------------------------------------------------------------ why, audit

@@ -8,9 +8,9 @@ client may be used by several threads (or tasks) at once. No ``repr`` shows the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
-from typing import Final, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 from urllib.parse import urlsplit
 
 from protocol.errors import BadSetting, HubUnreachable, WioError
@@ -26,37 +26,95 @@ T = TypeVar("T")
 _TIMEOUT: Final = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
 
 
-class _Waits(Generic[P, T]):
-    """A call as a method of ``Client``."""
+class _Method(Generic[P, T]):
+    """A call as a method of both clients: ``Client`` waits for the answer, ``AsyncClient`` returns something to await."""
 
     def __init__(self, make: Callable[P, Call[T]]) -> None:
         self._make = make
         self.__doc__ = make.__doc__
 
-    def __get__(self, client: Client, owner: type[Client] | None = None) -> Callable[P, T]:
-        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def __get__(self, client: Client, owner: type[Client]) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: type[AsyncClient]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type[Any]) -> Self: ...
+
+    def __get__(self, client: Client | AsyncClient | None, owner: type[Any]) -> Any:
+        if client is None:
+            return self
+
+        def method(*args: P.args, **kwargs: P.kwargs) -> T | Coroutine[Any, Any, T]:
             return client.run(self._make(*args, **kwargs))
 
         method.__doc__ = self.__doc__
         return method
 
 
-class _Async(Generic[P, T]):
-    """A call as a method of ``AsyncClient``."""
+class _Calls:
+    """What both clients can do: the one table."""
 
-    def __init__(self, make: Callable[P, Call[T]]) -> None:
-        self._make = make
-        self.__doc__ = make.__doc__
+    register = _Method(calls.register)
+    login = _Method(calls.login)
+    logout = _Method(calls.logout)
+    me = _Method(calls.me)
+    hub = _Method(calls.hub)
+    health = _Method(calls.health)
+    invite = _Method(calls.invite)
+    nodes = _Method(calls.nodes)
+    node = _Method(calls.node)
+    evict = _Method(calls.evict)
+    confirm_node = _Method(calls.confirm_node)
+    alarms = _Method(calls.alarms)
+    create_root = _Method(calls.create_root)
+    roots = _Method(calls.roots)
+    root = _Method(calls.root)
+    change_root = _Method(calls.change_root)
+    retire_root = _Method(calls.retire_root)
+    survey_root = _Method(calls.survey_root)
+    survey_node = _Method(calls.survey_node)
+    verify_root = _Method(calls.verify_root)
+    scan = _Method(calls.scan)
+    scan_status = _Method(calls.scan_status)
+    create_workspace = _Method(calls.create_workspace)
+    workspaces = _Method(calls.workspaces)
+    workspace = _Method(calls.workspace)
+    change_workspace = _Method(calls.change_workspace)
+    hand_over = _Method(calls.hand_over)
+    delete_workspace = _Method(calls.delete_workspace)
+    shares = _Method(calls.shares)
+    share = _Method(calls.share)
+    unshare = _Method(calls.unshare)
+    request_access = _Method(calls.request_access)
+    requests = _Method(calls.requests)
+    answer = _Method(calls.answer)
+    groups = _Method(calls.groups)
+    group = _Method(calls.group)
+    create_group = _Method(calls.create_group)
+    delete_group = _Method(calls.delete_group)
+    add_member = _Method(calls.add_member)
+    remove_member = _Method(calls.remove_member)
+    quotas = _Method(calls.quotas)
+    set_quota = _Method(calls.set_quota)
+    delete_quota = _Method(calls.delete_quota)
+    credentials = _Method(calls.credentials)
+    make_link = _Method(calls.make_link)
+    links = _Method(calls.links)
+    revoke_link = _Method(calls.revoke_link)
+    vouch = _Method(calls.vouch)
+    files = _Method(calls.files)
+    file = _Method(calls.file)
+    unreadable = _Method(calls.unreadable)
+    search = _Method(calls.search)
+    changes = _Method(calls.changes)
+    why = _Method(calls.why)
+    access = _Method(calls.access)
+    accesses = _Method(calls.accesses)
+    audit = _Method(calls.audit)
+    audit_check = _Method(calls.audit_check)
 
-    def __get__(self, client: AsyncClient, owner: type[AsyncClient] | None = None) -> Callable[P, Awaitable[T]]:
-        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await client.run(self._make(*args, **kwargs))
 
-        method.__doc__ = self.__doc__
-        return method
-
-
-class Client:
+class Client(_Calls):
     """A hub, as a program uses it. Close it, or use it in a ``with``."""
 
     def __init__(self, hub: str, token: str | None = None) -> None:
@@ -96,63 +154,8 @@ class Client:
             if rest:
                 yield rest
 
-    register = _Waits(calls.register)
-    login = _Waits(calls.login)
-    logout = _Waits(calls.logout)
-    me = _Waits(calls.me)
-    hub = _Waits(calls.hub)
-    health = _Waits(calls.health)
-    invite = _Waits(calls.invite)
-    nodes = _Waits(calls.nodes)
-    node = _Waits(calls.node)
-    evict = _Waits(calls.evict)
-    confirm_node = _Waits(calls.confirm_node)
-    alarms = _Waits(calls.alarms)
-    create_root = _Waits(calls.create_root)
-    roots = _Waits(calls.roots)
-    root = _Waits(calls.root)
-    change_root = _Waits(calls.change_root)
-    retire_root = _Waits(calls.retire_root)
-    survey_root = _Waits(calls.survey_root)
-    survey_node = _Waits(calls.survey_node)
-    verify_root = _Waits(calls.verify_root)
-    scan = _Waits(calls.scan)
-    scan_status = _Waits(calls.scan_status)
-    create_workspace = _Waits(calls.create_workspace)
-    workspaces = _Waits(calls.workspaces)
-    workspace = _Waits(calls.workspace)
-    change_workspace = _Waits(calls.change_workspace)
-    hand_over = _Waits(calls.hand_over)
-    delete_workspace = _Waits(calls.delete_workspace)
-    shares = _Waits(calls.shares)
-    share = _Waits(calls.share)
-    unshare = _Waits(calls.unshare)
-    request_access = _Waits(calls.request_access)
-    requests = _Waits(calls.requests)
-    answer = _Waits(calls.answer)
-    groups = _Waits(calls.groups)
-    group = _Waits(calls.group)
-    create_group = _Waits(calls.create_group)
-    delete_group = _Waits(calls.delete_group)
-    add_member = _Waits(calls.add_member)
-    remove_member = _Waits(calls.remove_member)
-    quotas = _Waits(calls.quotas)
-    set_quota = _Waits(calls.set_quota)
-    delete_quota = _Waits(calls.delete_quota)
-    credentials = _Waits(calls.credentials)
-    vouch = _Waits(calls.vouch)
-    files = _Waits(calls.files)
-    file = _Waits(calls.file)
-    unreadable = _Waits(calls.unreadable)
-    search = _Waits(calls.search)
-    why = _Waits(calls.why)
-    access = _Waits(calls.access)
-    accesses = _Waits(calls.accesses)
-    audit = _Waits(calls.audit)
-    audit_check = _Waits(calls.audit_check)
 
-
-class AsyncClient:
+class AsyncClient(_Calls):
     """A hub, as an asynchronous program uses it. Close it, or use it in an ``async with``."""
 
     def __init__(self, hub: str, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -204,61 +207,6 @@ class AsyncClient:
                     yield rest
         except httpx.HTTPError as error:
             raise _trouble(self.hub_url, error) from error
-
-    register = _Async(calls.register)
-    login = _Async(calls.login)
-    logout = _Async(calls.logout)
-    me = _Async(calls.me)
-    hub = _Async(calls.hub)
-    health = _Async(calls.health)
-    invite = _Async(calls.invite)
-    nodes = _Async(calls.nodes)
-    node = _Async(calls.node)
-    evict = _Async(calls.evict)
-    confirm_node = _Async(calls.confirm_node)
-    alarms = _Async(calls.alarms)
-    create_root = _Async(calls.create_root)
-    roots = _Async(calls.roots)
-    root = _Async(calls.root)
-    change_root = _Async(calls.change_root)
-    retire_root = _Async(calls.retire_root)
-    survey_root = _Async(calls.survey_root)
-    survey_node = _Async(calls.survey_node)
-    verify_root = _Async(calls.verify_root)
-    scan = _Async(calls.scan)
-    scan_status = _Async(calls.scan_status)
-    create_workspace = _Async(calls.create_workspace)
-    workspaces = _Async(calls.workspaces)
-    workspace = _Async(calls.workspace)
-    change_workspace = _Async(calls.change_workspace)
-    hand_over = _Async(calls.hand_over)
-    delete_workspace = _Async(calls.delete_workspace)
-    shares = _Async(calls.shares)
-    share = _Async(calls.share)
-    unshare = _Async(calls.unshare)
-    request_access = _Async(calls.request_access)
-    requests = _Async(calls.requests)
-    answer = _Async(calls.answer)
-    groups = _Async(calls.groups)
-    group = _Async(calls.group)
-    create_group = _Async(calls.create_group)
-    delete_group = _Async(calls.delete_group)
-    add_member = _Async(calls.add_member)
-    remove_member = _Async(calls.remove_member)
-    quotas = _Async(calls.quotas)
-    set_quota = _Async(calls.set_quota)
-    delete_quota = _Async(calls.delete_quota)
-    credentials = _Async(calls.credentials)
-    vouch = _Async(calls.vouch)
-    files = _Async(calls.files)
-    file = _Async(calls.file)
-    unreadable = _Async(calls.unreadable)
-    search = _Async(calls.search)
-    why = _Async(calls.why)
-    access = _Async(calls.access)
-    accesses = _Async(calls.accesses)
-    audit = _Async(calls.audit)
-    audit_check = _Async(calls.audit_check)
 
 
 # ------------------------------------------------------------------------------------------------------ both

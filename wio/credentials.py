@@ -3,7 +3,8 @@
 The hub relays a key that only this client can open (``protocol.sealing``): the private half of the client's key never
 leaves this process and serves one request. One key per node reaches everything the person has there, so keys are kept on
 disk (0600) and used by the next command; when less than a third of a key's life is left, a new one is asked for. Programs
-that ask at the same time wait for one another and share the answer.
+that ask at the same time wait for one another and share the answer. While the hub or the node's agent is away, a kept key goes
+on to be used until shortly before it ends: the storage server needs neither of them.
 
 A kept key may have lost its right meanwhile, which only the hub and the storage server know. Whoever hands a key on to a
 person asks for a confirmed one; whoever uses it at once finds out by being refused, and asks for a confirmed one then.
@@ -21,7 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocol.api import Credentials, NewCredentials, NodeCredential
-from protocol.errors import BadEndpoint, BadLifetime, BadMessage, BadName, BadSignature, NotAllowed, NotFound
+from protocol.errors import BadEndpoint, BadLifetime, BadMessage, BadName, BadSignature, NotAllowed, NotFound, Unreachable
 from protocol.grants import Permission
 from protocol.identity import from_text, to_text
 from protocol.messages import SealedCredential
@@ -34,6 +35,8 @@ USUAL_LIFE_S: Final = 3600
 """Below about 1,200 s tools fetch a key at every request (4-storage); an hour costs nothing, since revoking is immediate."""
 LONG_LIFE_S: Final = 43_200
 """For long copies, whose tool cannot change keys on the way, and for links: a node's usual longest life."""
+LAST_S: Final = 60
+"""So much of a kept key's life must be left where no new one is to be had."""
 _KEPT_PLACES: Final = 2000
 """Places in the file; the oldest go first."""
 
@@ -48,7 +51,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A storage key of one node. Times in Unix seconds. ``repr`` shows no secret."""
+    """A storage key of one node. Times in Unix seconds; ``session_token`` may be empty. ``repr`` shows no secret."""
 
     node: str
     node_id: int
@@ -154,8 +157,32 @@ class Keys:
                     if left != kept:
                         private.write(self._path, msgspec.json.encode(left))
                     raise
+                except Unreachable:
+                    last = None if confirmed else _lookup(kept, paths, wish, int(self._clock()), last=True)
+                    if last is None:
+                        raise
+                    return last
                 private.write(self._path, msgspec.json.encode(_keep(kept, found, paths, wish, int(self._clock()))))
         return found
+
+    def any(self, paths: Sequence[str], wish: Wish = Wish(), *, confirmed: bool = False) -> Opening:  # noqa: B008  - as above
+        """Return the first of these paths that can be opened; raises what the last one met if none can.
+
+        For tools that work with all a person has on a node: that one workspace there is gone ends nothing for the others.
+        """
+        for path in paths[:-1]:
+            try:
+                return self.open((path,), wish, confirmed=confirmed)[0]
+            except (NotFound, NotAllowed):
+                continue
+        return self.open(paths[-1:], wish, confirmed=confirmed)[0]
+
+    def kept(self) -> tuple[tuple[str, Key], ...]:
+        """Return the keys on this machine that have not ended, each with the kind of wish that it answers."""
+        now = int(self._clock())
+        return tuple(
+            (kind, key) for kind, of in sorted(_read(self._path).keys.items()) for key in of.values() if key.expires > now
+        )
 
     def forget(self) -> None:
         """Remove the keys from this machine. They go on working until they end, or access is taken away."""
@@ -274,14 +301,17 @@ def _openings(sealed: NodeCredential, key: Key) -> list[Opening]:
     ]
 
 
-def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int) -> tuple[Opening, ...] | None:
-    """Return the whole answer if the file has it and every key of it is fresh."""
+def _lookup(kept: Kept, paths: Sequence[str], wish: Wish, now: int, *, last: bool = False) -> tuple[Opening, ...] | None:
+    """Return the whole answer if the file has it and every key of it is fresh, or, as the ``last`` way out, still good."""
     keys = kept.keys.get(_kind(paths, wish), {})
     found = []
     for path in paths:
         place = _place(kept, path)
         key = keys.get(place.node) if place else None
-        if place is None or key is None or not key.fresh(now) or key.expires - now < wish.left_s:
+        if place is None or key is None:
+            return None
+        good = key.expires - now >= LAST_S if last else key.fresh(now)
+        if not good or key.expires - now < wish.left_s:
             return None
         found.append(Opening(place, key, kept=True))
     return tuple(found)

@@ -8,7 +8,8 @@ the same everywhere: ``/x``, ``./x``, ``../x``, ``~/x`` and ``-`` are local; a w
 path; a bare word is local for the commands that copy or read local files, else a workspace.
 
 mc's own traps, as tried with mc of 2025-03 and closed here:
-- several sources that are not all on one node (or not all local): mc looks the others up where the first one is. Refused.
+- several sources that are not all on one node (or not all local): mc looks the others up where the first one is. ``cp`` and
+  ``mv`` become one run for each place, one after the other, into the same folder.
 - ``--recursive`` with a folder that has no final slash also takes ``sub2`` for ``sub``. Refused for what writes or deletes.
 - ``head`` ends with an error of its own after printing: that one line and exit code are taken back.
 """
@@ -18,10 +19,12 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from protocol.errors import BadInput, BadName, Internal, UnknownPath
 from protocol.grants import Permission
@@ -63,14 +66,15 @@ COMMANDS: Final[Mapping[str, Shape]] = {
     "mirror": Shape(local=True, target=True, together=True, progress=True),
     "rm": Shape(changes=True),
     "pipe": Shape(raw=True),
+    "watch": Shape(),
 }
 
 _WITH_VALUE: Final = frozenset(
-    """attr C checksum concurrent config-dir custom-header d depth enc-c enc-kms enc-s3 exclude
+    """attr C checksum concurrent config-dir custom-header d depth enc-c enc-kms enc-s3 events exclude
     exclude-bucket exclude-storageclass exec H ignore larger legal-hold limit-download limit-upload
     lines maxdepth metadata monitoring-address n name newer-than offset older-than part-number
-    part-size path print regex region resolve retention-duration retention-mode rewind sc smaller
-    storage-class tail tags version-id vid""".split()  # noqa: SIM905  - as a list it takes 50 lines
+    part-size path prefix print regex region resolve retention-duration retention-mode rewind sc smaller
+    storage-class suffix tail tags version-id vid""".split()  # noqa: SIM905  - as a list it takes 50 lines
 )
 """Options of these commands that take a value as their next word."""
 _RECURSIVE: Final = frozenset({"r", "recursive"})
@@ -86,6 +90,8 @@ class Word:
     text: str
     path: bool
     node: str = ""
+    folder: bool = False
+    """It has to be a folder, whether or not it says so with a final slash."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,11 @@ class Line:
         return self.shape.target and (self.recursive or self.command == "mirror")
 
     @property
+    def splits(self) -> bool:
+        """Whether its sources may be taken one after the other."""
+        return self.command in {"cp", "mv"}
+
+    @property
     def recursive(self) -> bool:
         """Whether it goes into folders."""
         return any(option.lstrip("-") in _RECURSIVE for option in self.options)
@@ -122,7 +133,7 @@ class Run:
     """One start of mc: its arguments, ``environment`` to add (secret), and what to write in its output instead of what.
 
     ``kept``: it uses a key that was kept, of which the storage server may think otherwise by now. ``paths``: how many words
-    of it are paths or files.
+    of it are paths or files. ``expires``: when the first of its keys ends, Unix seconds; 0 where it has none.
     """
 
     arguments: tuple[str, ...]
@@ -131,6 +142,7 @@ class Run:
     shape: Shape
     kept: bool = False
     paths: int = 1
+    expires: int = 0
 
     def __repr__(self) -> str:
         return f"Run({' '.join(self.arguments)})"
@@ -213,7 +225,7 @@ def _sources(line: Line) -> tuple[Word, ...]:
 def plan(line: Line, opened: Mapping[str, Opening]) -> tuple[Run, ...]:
     """Return the runs of mc that do what ``line`` says, given where its paths lie.
 
-    Raises BadInput for sources of several nodes, UnknownPath for a path that is not on the node named before it.
+    Raises BadInput for what mc would understand otherwise, UnknownPath for a path that is not on the node named before it.
     """
     for word in line.words:
         if word.node and opened[word.text].place.node != word.node:
@@ -222,22 +234,20 @@ def plan(line: Line, opened: Mapping[str, Opening]) -> tuple[Run, ...]:
         for word in _sources(line):
             if word.path and not word.text.endswith("/") and opened[word.text].place.inside:
                 raise _no_slash(line.command, word.text)
-    if line.shape.together:
-        _one_place(line, opened)
-        groups = [list(line.words)]
-    else:
-        groups = [list(group) for _, group in groupby(line.words, key=lambda word: _node(word, opened))]
-    return tuple(_run(line, words, opened) for words in groups)
+    return tuple(_run(line, words, opened) for words in _groups(line, opened))
 
 
-def _one_place(line: Line, opened: Mapping[str, Opening]) -> None:
-    nodes = list(dict.fromkeys(_node(word, opened) for word in _sources(line)))
-    if line.shape.target and len(nodes) > 1:
-        names = " and ".join(f"on {node}" if node else "here" for node in nodes)
-        raise BadInput(
-            f"These sources lie {names}, and mc would look them all up in one place.",
-            todo=f"Use one wio mc {line.command} for each place.",
-        )
+def _groups(line: Line, opened: Mapping[str, Opening]) -> list[list[Word]]:
+    """Return the words of each run: sources that lie in one place, with the target behind them where there is one."""
+    sources = _sources(line)
+    targets = list(line.words[len(sources) :])
+    if line.shape.together and not line.splits:
+        return [list(line.words)]
+    groups = [list(group) for _, group in groupby(sources, key=lambda word: _node(word, opened))]
+    if len(groups) > 1:
+        # With one source a name at the end is that of a file, and the next run would write over it.
+        targets = [replace(target, folder=True) for target in targets]
+    return [group + targets for group in groups]
 
 
 def _node(word: Word, opened: Mapping[str, Opening]) -> str:
@@ -248,7 +258,7 @@ def _run(line: Line, words: Sequence[Word], opened: Mapping[str, Opening]) -> Ru
     openings = [opened[word.text] for word in words if word.path]
     aliases = _aliases(openings)
     environment = {f"MC_HOST_{aliases[opening.key.node]}": host(opening) for opening in openings}
-    translated = [_translated(opened[word.text], aliases) if word.path else word.text for word in words]
+    translated = [_written(word, opened, aliases) for word in words]
     names: dict[bytes, bytes] = {}
     for opening in openings:
         names |= _names(opening, aliases[opening.key.node], plain=line.command == "du")
@@ -260,6 +270,7 @@ def _run(line: Line, words: Sequence[Word], opened: Mapping[str, Opening]) -> Ru
         shape=line.shape,
         kept=any(opening.kept for opening in openings),
         paths=len(words),
+        expires=min((opening.key.expires for opening in openings), default=0),
     )
 
 
@@ -282,6 +293,11 @@ def _aliases(openings: Iterable[Opening]) -> dict[str, str]:
             alias += "_"
         aliases[node] = alias
     return aliases
+
+
+def _written(word: Word, opened: Mapping[str, Opening], aliases: Mapping[str, str]) -> str:
+    text = _translated(opened[word.text], aliases) if word.path else word.text
+    return f"{text}/" if word.folder and not text.endswith(("/", "\\")) else text
 
 
 def _translated(opening: Opening, aliases: Mapping[str, str]) -> str:
@@ -340,6 +356,16 @@ def refusal(said: bytes) -> Refusal:
 def is_error(line: bytes) -> bool:
     """Say whether a line of mc's standard output is an error: with --json they come there."""
     return line.startswith(b'{"status":"error"')
+
+
+def only_in_first(line: bytes) -> bytes:
+    """Return the name in a line of ``mc diff --json`` that says that something is in the first place only; else nothing."""
+    try:
+        said = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
+    first = said.get("first") if isinstance(said, dict) and not said.get("second") else None
+    return first.encode() if isinstance(first, str) else b""
 
 
 def repeatable(line: Line, run: Run, *, printed: bool) -> bool:

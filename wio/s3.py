@@ -1,14 +1,14 @@
 """S3 clients that fetch their own keys: for boto3, botocore and whatever is built on them; and links to single files.
 
 A client or session is for the node on which the given path lies: it knows the endpoint, signs path-style with SigV4, and
-asks for a new key before the old one ends, for as long as the program runs.
+asks for a new key before the old one ends, for as long as the program runs. ``wio.s3_aio`` has the asynchronous half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 from urllib.parse import quote
 
 import botocore.auth
@@ -19,19 +19,20 @@ from botocore.credentials import CredentialProvider, CredentialResolver, Refresh
 from botocore.credentials import Credentials as PlainCredentials
 
 from protocol.errors import BadSetting
-from wio.credentials import Key, Opening, Place, Wish
+from wio.credentials import Key, Place, Wish
 from wio.session import Session
 
 if TYPE_CHECKING:
+    import aioboto3
     import boto3
 
-_METHOD: Final = "wio"
-_STYLE: Final = ClientConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+METHOD: Final = "wio"
+STYLE: Final = ClientConfig(signature_version="s3v4", s3={"addressing_style": "path"})
 
 
 def locate(path: str, *, session: Session | None = None) -> Place:
     """Return where a path lies: node, endpoint, bucket, key. Raises what the hub answers, e.g. UnknownWorkspace."""
-    return _opener(session)(path, Wish()).place
+    return (session or Session.here()).keys.open((path,))[0].place
 
 
 def botocore_session(
@@ -41,10 +42,9 @@ def botocore_session(
 
     ``narrow``: the keys reach only ``path``. Raises NotSignedIn, and what the hub answers for the path.
     """
-    opener, wish = _opener(session), Wish(read_only=read_only, narrow=narrow)
-    opening = opener(path, wish)
-    made = _NodeSession(opening.key)
-    made.register_component("credential_provider", CredentialResolver([_Provider(lambda: opener(path, wish).key)]))
+    found = credentials(path, read_only=read_only, narrow=narrow, session=session)
+    made = _NodeSession(found.key)
+    made.register_component("credential_provider", CredentialResolver([_Provider(found)]))
     return made
 
 
@@ -56,6 +56,29 @@ def boto3_session(path: str, *, read_only: bool = False, session: Session | None
 def boto3_client(path: str, *, read_only: bool = False, session: Session | None = None) -> Any:
     """Return a boto3 S3 client for the node of ``path``; raises BadSetting where boto3 is not installed."""
     return boto3_session(path, read_only=read_only, session=session).client("s3")
+
+
+def aioboto3_session(path: str, *, read_only: bool = False, session: Session | None = None) -> aioboto3.Session:
+    """Return an aioboto3 session for the node of ``path``; raises BadSetting where aioboto3 is not installed.
+
+    Asks the hub for the first key before it returns; later keys are asked for in a thread of their own.
+    """
+    try:
+        import aioboto3  # noqa: PLC0415  - not a dependency: only whoever asks for it has it
+
+        from wio.s3_aio import aiobotocore_session  # noqa: PLC0415
+    except ImportError as error:
+        raise BadSetting("aioboto3 is not installed.", todo="pip install aioboto3") from error
+    return aioboto3.Session(botocore_session=aiobotocore_session(path, read_only=read_only, session=session))
+
+
+def credentials(path: str, *, read_only: bool = False, narrow: bool = False, session: Session | None = None) -> NodeCredentials:
+    """Return botocore credentials for the node of ``path`` that refresh themselves.
+
+    For boto3 and whatever else takes such an object; ``.key`` says of which node they are. Raises what the hub answers.
+    """
+    here, wish = session or Session.here(), Wish(read_only=read_only, narrow=narrow)
+    return NodeCredentials(lambda: here.keys.open((path,), wish)[0].key, here.clock)
 
 
 def presign(key: Key, place: Place, *, expires_s: int, method: str = "GET") -> str:
@@ -76,7 +99,7 @@ class _NodeSession(botocore.session.Session):
         super().__init__()
         self._node_endpoint = key.endpoint
         self.set_config_variable("region", key.region)
-        self.set_default_client_config(_STYLE)
+        self.set_default_client_config(STYLE)
 
     def create_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         """Make a client; for S3 the endpoint is the node's."""
@@ -89,48 +112,63 @@ class _NodeSession(botocore.session.Session):
 class _Provider(CredentialProvider):
     """botocore's way of asking where keys come from: here only from the hub, never from the environment."""
 
-    METHOD = _METHOD
-    CANONICAL_NAME = _METHOD
+    METHOD = METHOD
+    CANONICAL_NAME = METHOD
 
-    def __init__(self, fetch: Callable[[], Key]) -> None:
+    def __init__(self, found: NodeCredentials) -> None:
         super().__init__()
-        self._fetch = fetch
+        self._found = found
 
     def load(self) -> RefreshableCredentials:
-        return refreshable(self._fetch)
+        return self._found
 
 
-def refreshable(fetch: Callable[[], Key]) -> RefreshableCredentials:
-    """Return botocore credentials that call ``fetch`` for a new key when less than a third of the life is left."""
+class Metadata(TypedDict):
+    """A key as botocore wants it from whoever refreshes."""
 
-    def metadata() -> dict[str, str]:
-        key = fetch()
-        return {
-            "access_key": key.access_key,
-            "secret_key": key.secret_key,
-            "token": key.session_token,
-            "expiry_time": datetime.fromtimestamp(key.expires, UTC).isoformat(),
-        }
+    access_key: str
+    secret_key: str
+    token: str | None
+    expiry_time: str
 
-    first = fetch()
-    third = max(1, (first.expires - first.fetched) // 3)
-    return RefreshableCredentials.create_from_metadata(
-        {
-            "access_key": first.access_key,
-            "secret_key": first.secret_key,
-            "token": first.session_token,
-            "expiry_time": datetime.fromtimestamp(first.expires, UTC).isoformat(),
-        },
-        refresh_using=metadata,
-        method=_METHOD,
-        advisory_timeout=third,
-        mandatory_timeout=max(1, third // 4),
+
+def metadata(key: Key) -> Metadata:
+    """Return a key as botocore wants it."""
+    return Metadata(
+        access_key=key.access_key,
+        secret_key=key.secret_key,
+        token=key.session_token or None,
+        expiry_time=datetime.fromtimestamp(key.expires, UTC).isoformat(),
     )
 
 
-def _opener(session: Session | None) -> Callable[[str, Wish], Opening]:
-    here = session or Session.here()
-    return lambda path, wish: here.keys.open((path,), wish)[0]
+def lifetimes(key: Key, clock: Callable[[], float]) -> dict[str, Any]:
+    """Return when botocore is to refresh: with a third of the life left, and with a twelfth it waits for the new key."""
+    third = max(1, (key.expires - key.fetched) // 3)
+    return {
+        "expiry_time": datetime.fromtimestamp(key.expires, UTC),
+        "time_fetcher": lambda: datetime.fromtimestamp(clock(), UTC),
+        "advisory_timeout": third,
+        "mandatory_timeout": max(1, third // 4),
+    }
+
+
+class NodeCredentials(RefreshableCredentials):
+    """Credentials of one node that call ``fetch`` for a new key when less than a third of the life is left.
+
+    ``key`` is the one they began with.
+    """
+
+    def __init__(self, fetch: Callable[[], Key], clock: Callable[[], float]) -> None:
+        self.key = key = fetch()
+        super().__init__(
+            key.access_key,
+            key.secret_key,
+            key.session_token or None,  # type: ignore[arg-type]  # botocore itself keeps None where there is none
+            refresh_using=lambda: metadata(fetch()),
+            method=METHOD,
+            **lifetimes(key, clock),
+        )
 
 
 def _boto3() -> Any:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What a command or a program works with. Close it, or use it in a ``with``."""
+    """What a command or a program works with. Close it, or use it in a ``with``. ``clock`` gives Unix seconds."""
 
     def __init__(self, config: Config, seat: Seat, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
         self.seat = seat
-        self._clock = clock
+        self.clock = clock
 
     @classmethod
     def here(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -58,4 +58,4 @@ class Session:
         from wio.credentials import Keys, keys_file  # noqa: PLC0415  - brings cryptography, which most commands do without
 
         path = self.config.directory / "keys" / keys_file(self.seat.hub, self.seat.token)
-        return Keys(self.client.credentials, path, self.pins, clock=self._clock)
+        return Keys(self.client.credentials, path, self.pins, clock=self.clock)

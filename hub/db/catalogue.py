@@ -67,6 +67,18 @@ class Pending(NamedTuple):
     prefix: str | None
 
 
+class Changed(NamedTuple):
+    """An entry that changed, for people who watch. ``mtime`` in Unix nanoseconds."""
+
+    workspace_id: int
+    key: str
+    size: int
+    mtime: int
+    etag: str
+    revision: int
+    gone: bool
+
+
 class Line(NamedTuple):
     """One line of a folder: a file, or a folder (``name`` ends in ``/``) with what is below it."""
 
@@ -218,6 +230,37 @@ async def pending(connection: AsyncConnection, after: int, limit: int) -> list[P
     )
     found = await _fetch(connection, sql, (after, limit))
     return [Pending(*row) for row in found]
+
+
+async def newest_revision(connection: AsyncConnection) -> int:
+    """Return the revision of the newest change that is committed."""
+    found = await _fetch(connection, "SELECT value FROM counters WHERE name = 'revision'", ())
+    return int(found[0][0]) if found else 0
+
+
+async def changed(
+    connection: AsyncConnection, workspaces: Sequence[int], revisions: tuple[int, int], *, below: str = "", limit: int
+) -> list[Changed]:
+    """Return what changed in these workspaces behind one revision and up to another, in that order, tombstones included.
+
+    ``below``: only this key and what lies below it as a folder; empty: everything. At most ``limit`` rows.
+    """
+    if not workspaces:
+        return []
+    within = ""
+    arguments: tuple[Any, ...] = (*revisions, limit)
+    if below:
+        folder = below if below.endswith("/") else below + "/"
+        within = "AND (e.key = $4 OR (e.key >= $5 AND e.key < $6))"
+        arguments = (*arguments, below, folder, after_folder(folder))
+    # Whole numbers of this hub's own, and thousands of them: as text they need no place in the list of arguments.
+    numbers = ", ".join(str(int(one)) for one in workspaces)
+    sql = (
+        f"SELECT {', '.join(f'e.{name}' for name in Changed._fields)} FROM entries e "
+        f"WHERE e.revision > $1 AND e.revision <= $2 AND e.workspace_id IN ({numbers}) {within} "
+        "ORDER BY e.revision LIMIT $3"
+    )
+    return [Changed(*row) for row in await _fetch(connection, sql, arguments)]
 
 
 # ---------------------------------------------------------------------------------------------------- folders

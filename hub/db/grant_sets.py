@@ -10,11 +10,13 @@ from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.db.rows import columns, inserting
-from hub.db.tables import grant_sets, group_members, groups, receipts, users
+from hub.db.tables import grant_sets, group_members, groups, links, receipts, users
 from protocol.grants import Receipt, ReceiptState, Subject, SubjectKind
 from protocol.messages import EpochState
 
 _NONE: Final = bytes(32)
+LINK_OF: Final = "'s link"
+"""What follows the maker's name where a link is named."""
 _AT_ONCE: Final = 500
 """Values in one statement."""
 
@@ -237,15 +239,22 @@ async def expect_keys(connection: AsyncConnection, node: int, *, until: int) -> 
     )
 
 
-_NAME: Final = case((grant_sets.c.subject_kind == str(SubjectKind.GROUP), "@" + groups.c.name), else_=users.c.username)
+_maker = users.alias("maker")
+_NAME: Final = case(
+    (grant_sets.c.subject_kind == str(SubjectKind.GROUP), "@" + groups.c.name),
+    (grant_sets.c.subject_kind == str(SubjectKind.LINK), _maker.c.username + LINK_OF),
+    else_=users.c.username,
+)
 
 
 def _named(*fields: Any) -> Select[Any]:
-    person, group = str(SubjectKind.PERSON), str(SubjectKind.GROUP)
+    person, group, link = str(SubjectKind.PERSON), str(SubjectKind.GROUP), str(SubjectKind.LINK)
     return (
         select(*fields)
         .outerjoin(users, (users.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == person))
         .outerjoin(groups, (groups.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == group))
+        .outerjoin(links, (links.c.id == grant_sets.c.subject_id) & (grant_sets.c.subject_kind == link))
+        .outerjoin(_maker, _maker.c.id == links.c.by_id)
     )
 
 
@@ -256,11 +265,11 @@ async def of_node(connection: AsyncConnection, node: int) -> list[SetBrief]:
 
 
 async def states(connection: AsyncConnection, node: int, limit: int) -> tuple[EpochState, ...]:
-    """Return what is wanted of a node, for its Welcome."""
+    """Return what is wanted of a node, for its Welcome; without links, of which there are many."""
     return tuple(
         EpochState(subject_of(one.subject_kind, one.subject_id, one.name), one.epoch, one.content)
         for one in (await of_node(connection, node))
-        if one.epoch > 0
+        if one.epoch > 0 and one.subject_kind != SubjectKind.LINK
     )[:limit]
 
 
@@ -275,7 +284,7 @@ async def waiting(connection: AsyncConnection, now: int) -> list[tuple[int, Subj
                 and_(grant_sets.c.epoch > grant_sets.c.applied_epoch, grant_sets.c.refused.is_(None)),
                 and_(grant_sets.c.stale, grant_sets.c.refused.is_not(None)),
             ),
-            or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind != str(SubjectKind.PERSON)),
+            or_(grant_sets.c.keys_until > now, grant_sets.c.subject_kind.not_in([SubjectKind.PERSON, SubjectKind.LINK])),
         )
     )
     return [(row[0], subject_of(row[1], row[2], row[3])) for row in found]

@@ -30,7 +30,10 @@ class NodeRow(msgspec.Struct, frozen=True):
 
 
 class InvitationRow(msgspec.Struct, frozen=True):
-    """An invitation. ``join_key`` is the public half; ``node_id`` is set once it is used up."""
+    """An invitation. ``join_key`` is the public half; ``node_id`` is set once it is used up.
+
+    ``replaces_id`` is the node whose key is another one then; None: it is for a new node.
+    """
 
     id: int
     join_key: bytes
@@ -39,6 +42,7 @@ class InvitationRow(msgspec.Struct, frozen=True):
     created_at: int
     expires_at: int
     node_id: int | None
+    replaces_id: int | None = None
 
 
 def _select(*where: ColumnElement[bool]) -> Select[Any]:
@@ -76,6 +80,11 @@ async def add(connection: AsyncConnection, *, node: int, name: str, owner: int, 
     await connection.execute(
         insert(nodes).values(id=node, name=name, owner_id=owner, key=key, config_revision=0, joined_at=now, seen_at=now)
     )
+
+
+async def set_key(connection: AsyncConnection, node: int, key: bytes) -> None:
+    """Change a node's key; raises IntegrityError where another node has it."""
+    await connection.execute(update(nodes).where(nodes.c.id == node).values(key=key))
 
 
 async def set_report(connection: AsyncConnection, node: int, report: bytes, now: int) -> None:

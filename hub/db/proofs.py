@@ -35,6 +35,14 @@ class Drifted(msgspec.Struct, frozen=True):
     since: int
 
 
+class Open(msgspec.Struct, frozen=True):
+    """A root of which the hub keeps a catalogue; ``since`` when it was made, in Unix microseconds."""
+
+    root: int
+    node: int
+    since: int
+
+
 async def stretch(connection: AsyncConnection, root: int, low: str, high: str | None, limit: int) -> list[Content]:
     """Return the first live entries of a root behind ``low``, up to and with ``high`` (None: to the end), in key order."""
     upper = "" if high is None else "AND key <= $4 "
@@ -91,3 +99,14 @@ async def drifted(connection: AsyncConnection) -> list[Drifted]:
         .order_by(roots.c.drifted_at)
     )
     return [Drifted(*row) for row in found]
+
+
+async def open_roots(connection: AsyncConnection) -> list[Open]:
+    """Return the roots that have a catalogue."""
+    found = await connection.execute(
+        select(roots.c.id, roots.c.node_id, roots.c.created_at)
+        .join(nodes, nodes.c.id == roots.c.node_id)
+        .where(roots.c.retired_at.is_(None), roots.c.level.in_(_OPEN), nodes.c.evicted_at.is_(None))
+        .order_by(roots.c.id)
+    )
+    return [Open(*row) for row in found]

@@ -83,6 +83,7 @@ invitations = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("node_id", ForeignKey("nodes.id"), comment="set by the one UPDATE that uses it up"),
+    Column("replaces_id", BigInteger, comment="the node whose key is another one once it is used; NULL: it is for a new node"),
 )
 
 nodes = Table(

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -60,7 +61,10 @@ class Accounts:
         settling: Settling,
         registration_open: bool = True,
         hasher: PasswordHasher | None = None,
+        wither: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
+        """``wither`` ends the links of people whose accounts are ended (``Links.wither``)."""
+        self._wither = wither
         self._database = database
         self._clock = clock
         self._chance = chance
@@ -183,7 +187,7 @@ class Accounts:
         return _person(user)
 
     async def disable(self, username: str, by: Actor) -> None:
-        """End an account, its tokens, and what its keys open on every node. Raises NotAllowed, UnknownUser."""
+        """End an account, its tokens, its links, and what its keys open on every node. Raises NotAllowed, UnknownUser."""
         if not by.admin:
             raise NotAllowed("Only an admin of this hub may disable accounts.")
         async with self._database.write() as connection:
@@ -194,6 +198,8 @@ class Accounts:
             await self._audit.record(connection, by, "account.disable", username)
         self._known.clear()
         await self._settling.renew(Subject(SubjectKind.PERSON, user.id, user.username))
+        if self._wither is not None:
+            await self._wither()
 
     async def enable(self, username: str, by: Actor) -> None:
         """Let somebody back in, to everything they were given; they sign in anew. Raises NotAllowed, UnknownUser."""

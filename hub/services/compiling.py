@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.db import grants, groups, nodes, people, quotas
+from hub.db import grants, groups, links, nodes, people, quotas
 from hub.db.grants import Given
 from hub.domain.access import left_of
 from hub.domain.compile import Opening, OpenRoot, compile_grants
 from hub.domain.quota import limit
 from protocol.grants import Grant, Permission, Subject, SubjectKind
+
+_MICROSECOND: Final = 1_000_000
+_LONGEST_LINK_S: Final = 604_800
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -18,6 +23,10 @@ class Compiled(msgspec.Struct, frozen=True):
 
     grants: tuple[Grant, ...] = ()
     groups: tuple[int, ...] = ()
+    under: int = 0
+    """Of a link: who made it."""
+    ends: int | None = None
+    """Of a link: when it ends by itself, Unix seconds."""
 
 
 async def compile_set(
@@ -41,6 +50,8 @@ async def compile_set(
     roots: list[tuple[str, str, int]] = []
     counting: tuple[int, ...] = ()
     dropper = None
+    if subject.kind is SubjectKind.LINK:
+        return await _compile_link(connection, node, subject, now, since=since, without=without)
     if subject.kind is SubjectKind.EVERYONE:
         given += await grants.in_public_bucket_roots(connection, node)
         roots = await grants.public_prefix_roots(connection, node)
@@ -64,6 +75,24 @@ async def compile_set(
     ]
     whole = [OpenRoot(bucket, prefix) for bucket, prefix, made in roots if made >= since]
     return Compiled(compile_grants(openings, roots=whole, dropper=dropper, now=now), counting)
+
+
+async def _compile_link(
+    connection: AsyncConnection, node: int, subject: Subject, now: int, *, since: int, without: frozenset[int]
+) -> Compiled:
+    """Return the one grant of a link. What its maker may do bounds it on the node, at every moment."""
+    span = await links.span(connection, subject.id)
+    if span is None:
+        return Compiled(ends=now // _MICROSECOND + _LONGEST_LINK_S)
+    by, ends = span
+    found = await links.leaning(connection, node, subject.id)
+    grants: tuple[Grant, ...] = ()
+    if found is not None and not found.ended and found.created_at >= since and found.workspace not in without:
+        permission = left_of(Permission.DROP if found.put else Permission.READ, archived=found.archived)
+        if permission is not None:
+            place = (found.workspace, found.layout, found.bucket, found.root_prefix, found.prefix)
+            grants = compile_grants([Opening(*place, permission, found.expires_at)], dropper=None, now=now)
+    return Compiled(grants, under=by, ends=ends // _MICROSECOND)
 
 
 def _worth(given: Given, *, full: bool, reading: bool) -> Permission | None:

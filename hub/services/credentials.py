@@ -113,7 +113,7 @@ class Issuing:
         Raises BadInput, BadName, BadLifetime, UnknownWorkspace, NoGrant, OverCeiling, NodeOffline, DeadlinePassed, and what
         the node says. If one node fails, no key is returned.
         """
-        client_key = _client_key(new.client_key)
+        client_key = read_client_key(new.client_key)
         if not 1 <= len(new.paths) <= _MOST_PATHS:
             raise BadInput(f"Keys are made for 1 to {_MOST_PATHS} paths; {len(new.paths)} were asked for.")
         possible = {path: readings(path, actor.username) for path in new.paths}
@@ -380,7 +380,8 @@ def _read_report(body: bytes) -> Report:
     return msgspec.msgpack.decode(body, type=Report)
 
 
-def _client_key(text: str) -> bytes:
+def read_client_key(text: str) -> bytes:
+    """Return the public key that a client wants something sealed to. Raises BadInput."""
     try:
         key = from_text(text)
     except BadMessage as error:

@@ -34,7 +34,7 @@ from protocol.errors import (
     UnknownPeer,
     WioError,
 )
-from protocol.identity import JoinString, fingerprint, new_key, public_bytes, to_text
+from protocol.identity import JoinString, fingerprint, label_of, new_key, public_bytes, to_text
 from protocol.messages import Enrolment as Enrolling
 from protocol.messages import EpochState, Health, Report
 from protocol.names import NodeId, UserId, check_name, shown
@@ -98,7 +98,10 @@ class Enrolment:
     # -------------------------------------------------------------------------------------------------- for people
 
     async def invite(self, actor: Actor, new: NewInvitation) -> Invitation:
-        """Make a join string, shown this once. Raises BadName, NameTaken, BadLifetime, TooMany."""
+        """Make a join string, shown this once.
+
+        Raises BadName, NameTaken, BadLifetime, TooMany; where it is to replace a node also UnknownNode, NotAllowed, Evicted.
+        """
         if new.name is not None:
             check_name(new.name, "node")
         if not _SHORTEST_S <= new.life_s <= _LONGEST_S:
@@ -106,6 +109,7 @@ class Enrolment:
         now = self._clock.now()
         expires = now // _MICROSECOND + new.life_s
         seed = self._chance.secret(32)
+        text = JoinString(self._url, public_bytes(self._key), seed, expires).encode()
         row = InvitationRow(
             id=self._chance.new_id(),
             join_key=public_bytes(new_key(seed)),
@@ -115,15 +119,22 @@ class Enrolment:
             expires_at=expires * _MICROSECOND,
             node_id=None,
         )
+        command = f"wio-agent join '{text}' --s3 http://127.0.0.1:9000"
         async with self._database.write() as connection:
-            if new.name is not None and await nodes.by_name(connection, new.name) is not None:
-                raise _taken(new.name)
+            here = None if new.name is None else await nodes.by_name(connection, new.name)
+            if new.replace:
+                here = _replaceable(actor, here, new.name)
+                row = msgspec.structs.replace(row, owner_id=here.owner_id, replaces_id=here.id)
+                command += f" --replace --name {here.name} --label {label_of(here.key)}"
+            elif here is not None:
+                raise _taken(here.name)
             if await nodes.open_invitations(connection, actor.id, now) >= _OPEN_INVITATIONS:
                 raise TooMany(f"{_OPEN_INVITATIONS} of your join strings are still open.", todo="Wait until some expire.")
             await nodes.add_invitation(connection, row)
-            await self._audit.record(connection, actor, "node.invite", new.name or "(named when it joins)", life_s=new.life_s)
-        text = JoinString(self._url, public_bytes(self._key), seed, expires).encode()
-        return Invitation(text, row.expires_at, f"wio-agent join '{text}' --s3 http://127.0.0.1:9000")
+            told = {"replace": True} if new.replace else {}
+            name = new.name or "(named when it joins)"
+            await self._audit.record(connection, actor, "node.invite", name, life_s=new.life_s, **told)
+        return Invitation(text, row.expires_at, command)
 
     async def nodes(self, actor: Actor) -> list[Node]:
         """List nodes: all that are here; those that were evicted only to their owner and to admins."""
@@ -235,6 +246,8 @@ class Enrolment:
                 return await self._admitted(connection, here)
             if invitation.node_id is not None:
                 raise JoinStringUsed("That join string was used by another node.", todo=_AGAIN)
+            if invitation.replaces_id is not None:
+                return await self._replaced(connection, invitation, node_key, enrolment.wishes.name, address)
             name = enrolment.wishes.name or invitation.name
             if not name:
                 raise BadName("The node has no name yet.", todo="Give it one: wio-agent join … --name NAME.")
@@ -243,14 +256,33 @@ class Enrolment:
                 raise _taken(name)
             node = self._chance.new_id()
             await nodes.add(connection, node=node, name=name, owner=invitation.owner_id, key=node_key, now=now)
-            if not await nodes.use_up(connection, invitation.id, node, now):
-                if invitation.expires_at <= now:
-                    raise BadJoinString("That join string has expired.", todo=_AGAIN)
-                raise JoinStringUsed("That join string was used by another node just now.", todo=_AGAIN)
+            await self._use_up(connection, invitation, node, now)
             who = Actor(UserId(invitation.owner_id), "", admin=False, address=address)
             key = fingerprint(node_key)
             await self._audit.record(connection, who, "node.join", name, node=node, key=key, storage=enrolment.wishes.storage)
             return Admitted(NodeId(node), name, ())
+
+    async def _use_up(self, connection: AsyncConnection, invitation: InvitationRow, node: int, now: int) -> None:
+        if not await nodes.use_up(connection, invitation.id, node, now):
+            if invitation.expires_at <= now:
+                raise BadJoinString("That join string has expired.", todo=_AGAIN)
+            raise JoinStringUsed("That join string was used by another node just now.", todo=_AGAIN)
+
+    async def _replaced(
+        self, connection: AsyncConnection, invitation: InvitationRow, node_key: bytes, name: str, address: str
+    ) -> Admitted:
+        """Give a node another key: its roots, workspaces and grants stay, and whoever has the old key is a stranger."""
+        row = None if invitation.replaces_id is None else await nodes.by_id(connection, invitation.replaces_id)
+        if row is None or row.evicted_at is not None:
+            raise BadJoinString("The node that this join string is for was removed from this hub.", todo=_AGAIN)
+        if name not in {"", row.name}:
+            raise BadName(f"That join string is for node {row.name}.", todo=f"Leave --name out, or say --name {row.name}.")
+        await self._use_up(connection, invitation, row.id, self._clock.now())
+        await nodes.set_key(connection, row.id, node_key)
+        who = Actor(UserId(row.owner_id), "", admin=False, address=address)
+        now, before = fingerprint(node_key), fingerprint(row.key)
+        await self._audit.record(connection, who, "node.replace", row.name, node=row.id, key=now, before=before)
+        return await self._admitted(connection, msgspec.structs.replace(row, key=node_key))
 
     async def _admitted(self, connection: AsyncConnection, row: NodeRow) -> Admitted:
         if row.evicted_at is not None:
@@ -315,6 +347,19 @@ def _by_node(found: Iterable[RootRow]) -> dict[int, list[RootRow]]:
 
 def _runs(actor: Actor, row: NodeRow) -> bool:
     return actor.admin or row.owner_id == actor.id
+
+
+def _replaceable(actor: Actor, row: NodeRow | None, name: str | None) -> NodeRow:
+    """Return the node, if this person may have its key replaced. Raises BadName, UnknownNode, NotAllowed, Evicted."""
+    if name is None:
+        raise BadName("Which node is to be replaced?", todo="Say its name: wio node invite NAME --replace.")
+    if row is None:
+        raise _unknown(name)
+    if not _runs(actor, row):
+        raise NotAllowed(f"Only {row.owner}, who joined {name}, may replace it.")
+    if row.evicted_at is not None:
+        raise Evicted(f"{name} was removed from this hub: it cannot be replaced.", todo="Choose another name.")
+    return row
 
 
 def _unconfirmed(row: NodeRow) -> tuple[str, ...]:

@@ -231,7 +231,9 @@ class GrantSets:
         if epoch > MAX_ID:
             raise Internal(f"The grant sets of {subject.name} have run out of epochs.")
         lease_end = now // _MICROSECOND + LEASE_S
-        grant_set = GrantSet(row.node_id, subject, epoch, compiled.grants, lease_end, compiled.groups)
+        if compiled.ends is not None:
+            lease_end = min(lease_end, compiled.ends)
+        grant_set = GrantSet(row.node_id, subject, epoch, compiled.grants, lease_end, compiled.groups, compiled.under)
         signed = sign_set(self._key, grant_set)
         await grant_sets.sign(
             connection,
@@ -402,7 +404,7 @@ class GrantSets:
                 await groups.hold_those_of(connection, subject.id)
             row = await grant_sets.claim(connection, node.id, subject)
             compiled = None
-            if row.stale or row.epoch == 0 or not fresh(row.lease_end, now):
+            if row.stale or row.epoch == 0 or aging(row, now):
                 compiled = await compile_set(connection, node.id, subject, now)
             elif subject.kind is SubjectKind.PERSON and await nodes.unconfirmed_since(connection, node.id) is not None:
                 confirmed = await compile_set(connection, node.id, subject, now)
@@ -436,6 +438,11 @@ class GrantSets:
         return await self._database.run_write(sign)
 
 
+def aging(row: SetRow | SetBrief, now: int) -> bool:
+    """Say whether a set has to be signed anew for its lease. A link's lasts as long as the link itself."""
+    return row.subject_kind != SubjectKind.LINK and not fresh(row.lease_end, now)
+
+
 def fresh(lease_end: int, now: int) -> bool:
     """Say whether more than half of a lease is left at Unix microsecond ``now``."""
     return lease_end - now // _MICROSECOND > LEASE_S // 2
@@ -451,9 +458,9 @@ def living(row: SetRow | SetBrief, now: int) -> bool:
 
     Everybody with a key has what everyone has, so that set counts as living from its first signature on; so does a group's.
     """
-    if row.subject_kind != SubjectKind.PERSON:
-        return row.epoch > 0
-    return row.keys_until > now
+    if row.subject_kind in {SubjectKind.PERSON, SubjectKind.LINK}:
+        return row.keys_until > now
+    return row.epoch > 0
 
 
 def _takes_away(body: bytes, compiled: Compiled) -> bool:
@@ -470,12 +477,13 @@ def _more_than_read(prepared: Prepared) -> frozenset[int]:
 
 
 def _content(row: SetRow, subject: Subject, compiled: Compiled) -> bytes:
-    return content_hash(GrantSet(row.node_id, subject, max(row.epoch, 1), compiled.grants, 0, compiled.groups))
+    grants, groups, under = compiled.grants, compiled.groups, compiled.under
+    return content_hash(GrantSet(row.node_id, subject, max(row.epoch, 1), grants, 0, groups, under))
 
 
 def _stands(row: SetRow, compiled: Compiled, subject: Subject, now: int) -> bool:
     """Say whether the node enforces this very content already, and goes on doing so."""
-    applied = row.epoch > 0 and row.applied_epoch == row.epoch and fresh(row.lease_end, now)
+    applied = row.epoch > 0 and row.applied_epoch == row.epoch and not aging(row, now)
     return applied and _content(row, subject, compiled) == row.content
 
 
@@ -494,6 +502,8 @@ def _enforced(receipt: Receipt, outcome: Applied) -> Receipt:
 def _nobody(node: At, subject: Subject) -> str:
     if subject.kind is SubjectKind.PERSON:
         return f"{subject.name} holds no key on {node.name}; the next one will be made with this."
+    if subject.kind is SubjectKind.LINK:
+        return "It had ended already."
     return f"Nobody has asked for a key on {node.name} yet; the first one will be made with this."
 
 

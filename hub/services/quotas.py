@@ -41,7 +41,7 @@ _AT_ONCE: Final = 8
 """Sets sent at the same time."""
 _MOST: Final = 1 << 62
 """Bytes that a quota may name: what the database holds, with room to add."""
-_DIRECTORY: Final = "posix"
+_DIRECTORY: Final = "directory"
 """What a node's report calls a plain directory."""
 
 _PairKey: TypeAlias = tuple[int, str, int]

@@ -29,6 +29,11 @@ def held(actor: Actor, standing: Standing) -> Held:
     return _held(actor, standing, standing.unconfirmed_since or 0)
 
 
+def given(actor: Actor, standing: Standing) -> Held:
+    """Return what somebody was given of a workspace by all that this hub knows, confirmed or not, archived or not."""
+    return msgspec.structs.replace(_held(actor, standing, 0), archived=False)
+
+
 def _held(actor: Actor, standing: Standing, since: int) -> Held:
     return Held(
         owner=standing.owner_id == actor.id,

@@ -19,7 +19,7 @@ from hub.db import grant_sets, groups, nodes, people, standings
 from hub.db.database import Database
 from hub.db.grant_sets import SetBrief
 from hub.services.audit import HUB, Audit
-from hub.services.grantsets import Applied, At, GrantSets, Outcome, Prepared, Refused, Waiting, fresh, living
+from hub.services.grantsets import Applied, At, GrantSets, Outcome, Prepared, Refused, Waiting, aging, living
 from hub.services.ports import Actor, Agents, Clock
 from protocol.api import Confirmed
 from protocol.errors import BadMessage, NotAllowed, UnknownNode
@@ -117,6 +117,7 @@ class Settling:
             row = await nodes.by_id(connection, node)
             found = [one for one in await grant_sets.of_node(connection, node) if one.epoch > 0]
         now = self._clock.now()
+        found = [one for one in found if living(one, now) or one.subject_kind != SubjectKind.LINK]
         due = [one for one in found if living(one, now) or one.refused is not None or not one.stale]
         due.sort(key=lambda one: not living(one, now))
         if row is None or row.evicted_at is not None:
@@ -273,7 +274,7 @@ def _difference(state: EpochState | None, row: SetBrief | None, now: int, *, dou
     subject = grant_sets.subject_of(row.subject_kind, row.subject_id, row.name)
     if ahead:
         return _Task(subject, floor=state.epoch, reason=ahead)
-    renew = not doubtful and (row.stale or not fresh(row.lease_end, now))
+    renew = not doubtful and (row.stale or aging(row, now))
     if renew or state.epoch < row.epoch or state.content == _KEPT_ONLY:
         return _Task(subject)
     return _Task(subject, agreed=True, epoch=row.epoch) if row.applied_epoch < row.epoch else None

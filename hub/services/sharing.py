@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from hub.services.reach import require
 from hub.services.settling import Settling
 from protocol.api import NewShare, Share, ShareChange
 from protocol.errors import BadInput, BadLifetime, UnknownGroup, UnknownShare, UnknownUser
-from protocol.grants import GrantSet, Permission, Subject, SubjectKind
+from protocol.grants import GrantSet, Permission, Receipt, Subject, SubjectKind
 from protocol.messages import Epochs
 from protocol.names import NodeId, shown
 
@@ -29,6 +30,15 @@ PUBLIC: Final = "public"
 """How people write everyone."""
 _FARTHEST: Final = 7_258_118_400_000_000
 """Unix microseconds: the protocol's last moment, 2200."""
+
+
+Wither = Callable[[int], Awaitable[tuple[Receipt, ...]]]
+
+
+async def no_links(workspace: int) -> tuple[Receipt, ...]:
+    """Stand in where there are no links."""
+    del workspace
+    return ()
 
 
 class _Refused(msgspec.Struct, frozen=True):
@@ -51,7 +61,10 @@ class Sharing:
         audit: Audit,
         sets: GrantSets,
         settling: Settling,
+        wither: Wither = no_links,
     ) -> None:
+        """``wither`` ends the links on a workspace that lean on access which is no more (``Links.wither``)."""
+        self._wither = wither
         self._database = database
         self._clock = clock
         self._chance = chance
@@ -221,7 +234,10 @@ class Sharing:
             pass
 
     async def unshare(self, actor: Actor, owner: str, name: str, who: str) -> ShareChange:
-        """Take a share back. Raises UnknownWorkspace, NoGrant, UnknownUser, UnknownShare."""
+        """Take a share back, and with it the links that lean on it: each has a receipt too.
+
+        Raises UnknownWorkspace, NoGrant, UnknownUser, UnknownShare.
+        """
 
         async def look(connection: AsyncConnection) -> tuple[Standing, Subject]:
             standing = await self._managed(connection, actor, owner, name)
@@ -250,6 +266,7 @@ class Sharing:
             after=None,
             since=before.created_at,
             receipts=made.receipts,
+            links=await self._wither(standing.id),
         )
 
     async def _shared_with(self, connection: AsyncConnection, standing: Standing, who: str) -> Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,8 +19,15 @@ READ: Final = 4_000
 """Entries read at once: some 10 ms of the database's time."""
 BREATH: Final = 500
 """Entries added up before other tasks get their turn: some 3 ms."""
+Breath = Callable[[], Awaitable[None]]
+"""What happens between two pieces, that others get their turn."""
 EVERYTHING: Final = KeyRange("", None)
 NOTHING: Final = Sum(0, 0, 0)
+
+
+async def turn() -> None:
+    """Let all others have their turn, and go on."""
+    await asyncio.sleep(0)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -43,19 +50,23 @@ class Counted(msgspec.Struct, frozen=True):
         return added(part.sum for part in self.parts)
 
 
-async def count(database: Database, node: int, root: int, *, pieces: int = 1) -> Counted:
+async def count(database: Database, node: int, root: int, *, pieces: int = 1, breath: Breath = turn) -> Counted:
     """Count a root from nothing, cut into ranges of equal counts: ``pieces`` of them, or one more."""
     async with database.view() as connection:
         cursor, kept = await journals.cursor(connection, node), await proofs.kept(connection, root)
-        return Counted(cursor, kept, tuple(await cut(connection, root, EVERYTHING, -(-max(kept.objects, 1) // pieces))))
+        return Counted(
+            cursor, kept, tuple(await cut(connection, root, EVERYTHING, -(-max(kept.objects, 1) // pieces), breath=breath))
+        )
 
 
-async def cut(connection: AsyncConnection, root: int, within: KeyRange, each: int, most: int = 200) -> list[Part]:
+async def cut(
+    connection: AsyncConnection, root: int, within: KeyRange, each: int, most: int = 200, *, breath: Breath = turn
+) -> list[Part]:
     """Cut a range into parts of ``each`` keys, at most ``most`` parts: the last holds the rest. Together they are the range."""
     parts: list[Part] = []
     low = border = within.low
     sums = NOTHING
-    async for rows in _rows(connection, root, within):
+    async for rows in _rows(connection, root, within, breath):
         at = 0
         while at < len(rows):
             last_part = len(parts) >= most - 1
@@ -86,14 +97,16 @@ async def keys(connection: AsyncConnection, root: int, within: KeyRange, limit: 
     return tuple(row.key for row in await proofs.stretch(connection, root, within.low, within.high, limit))
 
 
-async def _rows(connection: AsyncConnection, root: int, within: KeyRange) -> AsyncIterator[Sequence[Content]]:
+async def _rows(
+    connection: AsyncConnection, root: int, within: KeyRange, breath: Breath = turn
+) -> AsyncIterator[Sequence[Content]]:
     """Yield a range's entries in key order, BREATH of them at most; others get their turn in between."""
     low: str | None = within.low
     while low is not None:
         rows = await proofs.stretch(connection, root, low, within.high, READ)
         for start in range(0, len(rows), BREATH):
             yield rows[start : start + BREATH]
-            await asyncio.sleep(0)
+            await breath()
         low = rows[-1].key if len(rows) == READ else None
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hub.services.groups import Groups
     from hub.services.health import HubHealth
     from hub.services.history import History
+    from hub.services.links import Links
     from hub.services.quotas import Quotas
     from hub.services.requests import Requests
     from hub.services.root_changes import RootChanges
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from hub.services.settling import Settling
     from hub.services.sharing import Sharing
     from hub.services.verifying import Verifying
+    from hub.services.watching import Watching
     from hub.services.why import Explaining
     from hub.services.workspace_changes import WorkspaceChanges
     from hub.services.workspaces import Workspaces
@@ -70,8 +72,10 @@ class Services:
     requests: Requests
     issuing: Issuing
     assertions: Assertions
+    links: Links
     searching: Searching
     details: Details
+    watching: Watching
     audit: Audit
     quotas: Quotas
     explaining: Explaining

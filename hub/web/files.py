@@ -9,10 +9,11 @@ from litestar.params import FromQuery, QueryParameter
 
 from hub.web.call import Call
 from hub.web.problems import problems
-from protocol.api import FileDetails, Listing, SearchPage, Unreadable
+from protocol.api import Changes, FileDetails, Listing, SearchPage, Unreadable
 from search.engine import Sort
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Wait = Annotated[int, QueryParameter(ge=0, le=25)]
 
 
 class FileRoutes(Controller):
@@ -31,6 +32,18 @@ class FileRoutes(Controller):
     async def file(self, request: Call, path: FromQuery[str]) -> FileDetails:
         """Show one file, with what was read out of it."""
         return await request.services.details.file(request.actor, path)
+
+    @get("/changes", operation_id="changes", responses=problems(400, 401, 403, 404, 429))
+    async def changes(
+        self,
+        request: Call,
+        path: FromQuery[str | None] = None,
+        after: FromQuery[str | None] = None,
+        limit: Limit = 200,
+        wait: Wait = 25,
+    ) -> Changes:
+        """Say what changed after a position, or wait so many seconds for it. Without a position: which one is now."""
+        return await request.services.watching.changes(request.actor, path, after, limit, wait)
 
     @get("/unreadable", operation_id="unreadable", responses=problems(400, 401, 403, 404))
     async def unreadable(

@@ -14,6 +14,7 @@ from hub.web.call import OPEN, Call, signed_in
 from hub.web.files import FileRoutes
 from hub.web.groups import GroupRoutes
 from hub.web.keys import KeyRoutes
+from hub.web.links import LinkRoutes
 from hub.web.nodes import NodeRoutes
 from hub.web.openapi import BASE, document
 from hub.web.proofs import ProofRoutes
@@ -48,6 +49,7 @@ def people_routes() -> Router:
         GroupRoutes,
         RequestRoutes,
         KeyRoutes,
+        LinkRoutes,
         FileRoutes,
         AuditRoutes,
         WhyRoutes,

@@ -25,12 +25,14 @@ from protocol.messages import (
     GrantsRefused,
     IndexLevel,
     KeysOut,
+    LinkSigned,
     Mint,
     Minted,
     OutUntil,
     PlaceWorkspace,
     RootConfig,
     SetGrants,
+    SignLink,
     WireProof,
 )
 from protocol.names import Layout, Place, check_prefix, locate, shown
@@ -40,6 +42,7 @@ from spoke_agent.access.applying import Applying, Swept
 from spoke_agent.access.ceiling import Ceiling
 from spoke_agent.access.minting import KeyOut, Minting
 from spoke_agent.access.overview import Budget, Cut, Reach
+from spoke_agent.access.presigning import Presigning
 from spoke_agent.access.principals import MICRO, Chance, Clock, Principal, Principals
 from spoke_agent.access.receipts import Receipts, proof_of
 from spoke_agent.access.records import Records
@@ -87,6 +90,7 @@ class Access:
         self._receipts = Receipts(storage, clock, pause)
         self._applying = Applying(storage, self._principals, self._receipts, chance)
         self._minting = Minting(storage, self._principals, self._applying, settings, state.secrets())
+        self._presigning = Presigning(storage, self._principals, self._applying, settings, state.secrets())
         self._unsettled: tuple[Problem, ...] = ()
         self._ceiling_problem = ""
         self._notices: dict[str, str] = {}
@@ -114,6 +118,10 @@ class Access:
     async def mint(self, request: Mint) -> Minted:
         """Mint a key, sealed to whoever asked: see ``Minting.mint``."""
         return await self._minting.mint(request)
+
+    async def sign_link(self, request: SignLink) -> LinkSigned:
+        """Presign one request of a link, sealed to whoever asked: see ``Presigning.sign``."""
+        return await self._presigning.sign(request)
 
     async def mint_here(self, person: int, life_s: int, narrowing: Narrowing) -> Credential:
         """Mint a key without the hub, for a person who is known here: see ``Minting.mint_here``."""

@@ -124,6 +124,8 @@ class Applying:
         if changed.refusals:
             return GrantsRefused(request.request, grant_set.subject, grant_set.epoch, _cut(changed.refusals), changed.refusals)
         keys = principals.keys_out(principal)
+        if principal.is_link:
+            await _quietly(self._bury(principal))
         return GrantsApplied(request.request, grant_set.subject, grant_set.epoch, changed.at, keys, proofs)
 
     async def _keep(self, signed: SignedGrantSet, grant_set: GrantSet, verdict: Verdict, known: Principal | None) -> None:
@@ -154,15 +156,36 @@ class Applying:
         """Make the server allow exactly what this subject may do now. The caller holds the subject's lock."""
         allowed = self._principals.allowed(principal)
         before, late = principal.opened, not principal.applied
-        if principal.holder is None and not principal.is_person and allowed.grants:
+        if principal.holder is None and principal.is_shared and allowed.grants:
             await self.make_holder(principal, allowed.grants)
         elif principal.holder is not None:
             await self._rewrite(principal, principal.holder, allowed.grants)
+        await self._follow(principal)
         at = self._principals.clock()
         if late:
             await _quietly(self._principals.note_applied(principal))
         after = allowed.grants if principal.holder is not None else ()
         return Changed(before, after, allowed.refusals, at)
+
+    async def _follow(self, principal: Principal) -> None:
+        """Take from the links that lean on somebody's access what that no longer holds. Raises what the server says."""
+        swept = await self._sweep(self._principals.links_under(principal), self._agree_one)
+        if swept.problems:
+            raise error_of(swept.problems[0])
+
+    async def _bury(self, link: Principal) -> bool:
+        """Remove what carries a link that is over, and forget it once nobody will speak of it. The caller holds its lock."""
+        principals = self._principals
+        if not principals.over(link):
+            return False
+        holder = link.holder
+        if holder is not None:
+            await self._storage.remove(holder)
+            self._receipts.forget(holder)
+            await principals.retire_holder(link)
+        if principals.now >= link.grant_set.lease_end:
+            await principals.forget(link)
+        return holder is not None
 
     async def _rewrite(self, principal: Principal, holder: Holder, grants: tuple[Grant, ...]) -> None:
         if principal.enforced != grants:
@@ -186,7 +209,7 @@ class Applying:
         Its name is written down first. Where making it fails the name is never used again.
         """
         principals = self._principals
-        holder = new_holder(HolderKind.PERSON if principal.is_person else HolderKind.SHARED, self._chance)
+        holder = new_holder(HolderKind.SHARED if principal.is_shared else HolderKind.PERSON, self._chance)
         async with self._making:
             await principals.give_holder(principal, holder)
             shared = tuple(holders_of(principals.shared_of(principal))) if principal.is_person else ()
@@ -201,7 +224,7 @@ class Applying:
         self.changed.set()
         if principal.is_person:
             await self._attach(principal, holder)  # shared access may have come meanwhile
-        else:
+        elif principal.is_shared:
             await self._share_out(principal)
         return holder
 
@@ -222,7 +245,7 @@ class Applying:
             raise error_of(swept.problems[0])
 
     def _all_shared(self) -> list[Holder]:
-        return holders_of(one for one in self._principals if not one.is_person)
+        return holders_of(one for one in self._principals if one.is_shared)
 
     # -------------------------------------------------------------------------------------------------- everybody
 
@@ -235,9 +258,11 @@ class Applying:
 
     async def _agree_one(self, principal: Principal) -> bool:
         async with self._principals.lock(principal.subject):
+            if principal.is_link and self._principals.over(principal):
+                return await self._bury(principal)
             late = not principal.applied
             wanted = self._principals.allowed(principal).grants
-            changed = principal.enforced != wanted if principal.holder is not None else bool(wanted) and not principal.is_person
+            changed = principal.enforced != wanted if principal.holder is not None else bool(wanted) and principal.is_shared
             if changed or late:
                 await self.agree(principal)
             if late:
@@ -250,8 +275,8 @@ class Applying:
         ``orphans``: also remove holders of this node that nobody remembers (costs 150 ms): a lost state directory or a
         server restored from its backup revives nothing.
         """
-        shared = await self._sweep([one for one in self._principals if not one.is_person], self._verify_one)
-        persons = await self._sweep(self._principals.persons(), self._verify_one)
+        shared = await self._sweep([one for one in self._principals if one.is_shared], self._verify_one)
+        persons = await self._sweep([*self._principals.persons(), *self._principals.links()], self._verify_one)
         problems = (*shared.problems, *persons.problems)
         async with self._making:  # a holder made just now would look like an orphan
             removed = await self._storage.remove_orphans(self._principals.active_holders()) if orphans else []
@@ -300,7 +325,7 @@ class Applying:
     async def _probe_key(self, principal: Principal) -> Credential | None:
         """Return a key to prove a subject's access with; None where there is none."""
         try:
-            if principal.is_person:
+            if not principal.is_shared:
                 return await self._receipts.key(principal.holder) if principal.holder is not None else None
             return await self._receipts.key(await self._probe_holder())
         except WioError:
@@ -323,8 +348,10 @@ class Applying:
 
     def _beside(self, principal: Principal) -> Beside:
         """Return what the key that proves a subject's changes opens beside that subject's own set."""
+        if principal.is_link:
+            return Beside()
         others = self._principals.shared_of(principal) if principal.is_person else self._principals
-        shared = [one for one in others if not one.is_person and one is not principal]
+        shared = [one for one in others if one.is_shared and one is not principal]
         # A holder that was made just now opens nothing to a person before it is attached to theirs.
         attached = principal.attached or () if principal.is_person else holders_of(shared)
         return Beside(

@@ -43,6 +43,10 @@ read_only = false
 # The longest life of a key, in seconds: 900 to 31536000.
 longest_key_s = 43200
 
+# The longest life of a presigned link, which opens one file to whoever has it: "15m", "12h", "7d" (the most there is); "0" for
+# no links at all. Links that are out already live on, unless you say "0".
+longest_link = "7d"
+
 # How long access goes on without a word from the hub, in seconds: 900 to 31536000.
 longest_lease_s = 2592000
 
@@ -68,6 +72,11 @@ _LEVELS: Final = {
     IndexLevel.CONTENT: 3,
 }
 
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY_S}
+_LINK_LIFE = re.compile(r"([0-9]{1,7})([smhd]?)\Z")
+LONGEST_LINK_S: Final = 7 * DAY_S
+"""The most that a SigV4 link can say."""
+
 Life = Annotated[int, msgspec.Meta(ge=900, le=31_536_000)]
 
 
@@ -78,6 +87,7 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     highest_permission: Permission = Permission.WRITE
     read_only: bool = False
     longest_key_s: Life = 43_200
+    longest_link: Annotated[str, msgspec.Meta(max_length=20)] | int = "7d"
     longest_lease_s: Life = 30 * DAY_S
     people: tuple[str, ...] | None = None
     highest_index_level: IndexLevel = IndexLevel.CONTENT
@@ -88,6 +98,15 @@ class Ceiling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def highest(self) -> Permission:
         """The highest permission, the read-only switch included."""
         return Permission.READ if self.read_only else self.highest_permission
+
+    @property
+    def longest_link_s(self) -> int:
+        """How long a presigned link may live, in seconds; 0: there are to be none. Raises BadInput."""
+        found = _LINK_LIFE.match(str(self.longest_link))
+        seconds = int(found[1]) * _UNITS[found[2]] if found is not None else -1
+        if not 0 <= seconds <= LONGEST_LINK_S:
+            raise BadInput('longest_link is a length of time up to seven days, like "15m", "12h" or "7d", or "0"')
+        return seconds
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -125,6 +144,10 @@ def parse(text: str) -> Ceiling:
         raise wrong("highest_permission", "highest_permission is read or write")
     if ceiling.highest_index_level is IndexLevel.LOCAL:
         raise wrong("highest_index_level", "highest_index_level is none, names, metadata or content")
+    try:
+        _ = ceiling.longest_link_s
+    except BadInput as error:
+        raise wrong("longest_link", error.message) from error
     for setting, check in (("places", _check_place), ("people", _check_person), ("quiet_hours", minutes)):
         try:
             for one in getattr(ceiling, setting) or ():
@@ -188,6 +211,9 @@ def _meanings(ceiling: Ceiling) -> dict[str, str]:
         "highest_permission": reading if ceiling.highest_permission is Permission.READ else writing,
         "read_only": "Nobody can write, whatever was granted." if ceiling.read_only else "Writing is not shut for all.",
         "longest_key_s": f"A key lives {_span(ceiling.longest_key_s)} at most.",
+        "longest_link": f"A presigned link lives {_span(ceiling.longest_link_s)} at most."
+        if ceiling.longest_link_s
+        else "Nobody can make presigned links, and those that are out open nothing.",
         "longest_lease_s": f"Without a word from the hub access ends after {_span(ceiling.longest_lease_s)} at the latest.",
         "people": "Everybody the hub knows can be let in." if ceiling.people is None else f"Only {named} can be let in.{shut}",
         "highest_index_level": f"The hub may know {_KNOWS[ceiling.highest_index_level]}.",
@@ -234,6 +260,7 @@ def sentences(ceiling: Ceiling) -> tuple[str, ...]:
     elif ceiling.highest_permission is Permission.READ:
         said.append("At most read.")
     said.append(f"A key lives {ceiling.longest_key_s} s at most.")
+    said.append(f"A link lives {_span(ceiling.longest_link_s)} at most." if ceiling.longest_link_s else "No presigned links.")
     said.append(f"Access goes on for {ceiling.longest_lease_s} s at most without a word from the hub.")
     if ceiling.people is not None:
         said.append(f"Only for {_words(ceiling.people)}.")
@@ -251,6 +278,8 @@ def clamp(ceiling: Ceiling, subject: Subject, grants: Iterable[Grant]) -> Clampe
     kept: list[Grant] = []
     refusals: list[Refusal] = []
     person = _person_refused(ceiling, subject)
+    if subject.kind is SubjectKind.LINK and not ceiling.longest_link_s:
+        person = "The owner of this node wants no presigned links."
     for grant in grants:
         left, why = (None, person) if person else _narrow(ceiling, grant)
         if left is not None:
@@ -286,6 +315,18 @@ def check_place(ceiling: Ceiling, bucket: str, prefix: str) -> None:
         raise OverCeiling(f"The owner of this node does not let wio into {shown(bucket + '/' + prefix)}.")
 
 
+def check_link(ceiling: Ceiling, life_s: int) -> None:
+    """Raise OverCeiling where a presigned link may not be made, or not for so long."""
+    longest_s = ceiling.longest_link_s
+    if not longest_s:
+        raise OverCeiling("The owner of this node wants no presigned links.", todo="Share the folder, or ask the node's owner.")
+    if life_s > longest_s:
+        raise OverCeiling(
+            f"The owner of this node lets a link live {_span(longest_s)} at most; {_span(life_s)} were asked for.",
+            todo="Ask for a shorter --expires.",
+        )
+
+
 def _narrow(ceiling: Ceiling, grant: Grant) -> tuple[Grant | None, str]:
     where = shown(f"{grant.bucket}/{grant.prefix}")
     if not _inside(ceiling, grant.bucket, grant.prefix):
@@ -302,7 +343,7 @@ def _narrow(ceiling: Ceiling, grant: Grant) -> tuple[Grant | None, str]:
 
 
 def _person_refused(ceiling: Ceiling, subject: Subject) -> str:
-    if ceiling.people is None:
+    if ceiling.people is None or subject.kind is SubjectKind.LINK:  # a link does no more than who made it
         return ""
     if subject.kind is SubjectKind.PERSON:
         return "" if subject.name in ceiling.people else f"The owner of this node does not let {shown(subject.name)} in."

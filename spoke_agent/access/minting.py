@@ -82,20 +82,9 @@ class Minting:
         return minted, asyncio.create_task(self._principals.note_key(key))
 
     def _person(self, subject: Subject, epoch: int) -> Principal:
-        principals, name = self._principals, subject.name
-        if principals.evicted:
-            raise NotAllowed("This node was removed from its hub: nobody gets keys.")
-        if principals.paused:
-            raise OverCeiling(
-                "The owner of this node has paused it: nobody gets keys, and keys that are out open nothing.",
-                todo="Ask the node's owner.",
-            )
-        person = principals.get(subject)
-        if person is None or person.epoch < epoch:
-            has = person.epoch if person is not None else 0
-            raise Pending(f"The newest grant set of {name} has not arrived here: epoch {has}, and the hub has {epoch}.")
+        person = known(self._principals, subject, epoch)
         if not person.is_person:
-            raise NotAllowed(f"Keys are for persons, and {name} is none.")
+            raise NotAllowed(f"Keys are for persons, and {subject.name} is none.")
         return person
 
     def _life(self, wanted_s: int, person: Principal) -> int:
@@ -144,6 +133,22 @@ class Minting:
         for bucket, prefix in narrowing.places:
             if not touches(whole, bucket, prefix):
                 raise NoGrant(f"{person.subject.name} has no access in {bucket}/{prefix} on this node.")
+
+
+def known(principals: Principals, subject: Subject, epoch: int) -> Principal:
+    """Return who something is to be made for. Raises NotAllowed (evicted), OverCeiling (paused), Pending (an older epoch)."""
+    if principals.evicted:
+        raise NotAllowed("This node was removed from its hub: nobody gets keys.")
+    if principals.paused:
+        raise OverCeiling(
+            "The owner of this node has paused it: nobody gets keys, and keys that are out open nothing.",
+            todo="Ask the node's owner.",
+        )
+    found = principals.get(subject)
+    if found is None or found.epoch < epoch:
+        has = found.epoch if found is not None else 0
+        raise Pending(f"The newest grant set of {subject.name} has not arrived here: epoch {has}, and the hub has {epoch}.")
+    return found
 
 
 class KeyOut(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ In memory, and written down by ``records`` before the server hears of it. Decide
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -55,7 +55,9 @@ class Principal:
         """Whether the holder is on the server, as far as this process knows."""
         self.attached: tuple[Holder, ...] | None = None
         """Which shared holders the server counts for this person; None where that is not known."""
-        self.cached: tuple[int, Allowed] | None = None
+        self.cached: tuple[tuple[int, ...], Allowed] | None = None
+        self.version = 0
+        """Counts the sets taken in: what is worked out from this subject's set holds until it moves."""
 
     @property
     def subject(self) -> Subject:
@@ -69,8 +71,18 @@ class Principal:
 
     @property
     def is_person(self) -> bool:
-        """Whether keys can be minted for it."""
+        """Whether people get keys of it."""
         return self.subject.kind is SubjectKind.PERSON
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a presigned link: it has a holder of its own, and may never do more than who made it."""
+        return self.subject.kind is SubjectKind.LINK
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its access counts for many persons beside their own."""
+        return not (self.is_person or self.is_link)
 
     @property
     def applied(self) -> bool:
@@ -83,6 +95,7 @@ class Principal:
         self.content = content_hash(grant_set)
         self.granted = intersect(grant_set.grants, other.grants) if other is not None else grant_set.grants
         self.cached = None
+        self.version += 1
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -114,6 +127,8 @@ class Principals:
         self.warnings: list[str] = []
         self._all: dict[SubjectKey, Principal] = {}
         self._holders: dict[str, HolderRecord] = {}
+        self._links: dict[int, dict[int, Principal]] = {}
+        """Links by who made them: person -> link -> the link."""
         self._keys: dict[int, dict[str, int]] = {}
         """Living keys by person: access key -> expiry."""
         self._heard_kept = 0
@@ -138,7 +153,7 @@ class Principals:
             subject = record.subject
             grant_set, other = self._reopen(record)
             holder = active.get((subject.kind.value, subject.id))
-            self._all[subject.kind, subject.id] = Principal(record, grant_set, other, holder)
+            self._add(Principal(record, grant_set, other, holder))
         for key in loaded.keys:
             self._keys.setdefault(key.subject_id, {})[key.access_key] = key.expires
         self.heard_at = self._heard_kept = loaded.facts.get("heard_at", 0)
@@ -146,6 +161,11 @@ class Principals:
         for name, until in loaded.facts.items():
             if name.startswith(HERE):
                 self._minted_here[int(name.removeprefix(HERE))] = until
+
+    def _add(self, principal: Principal) -> None:
+        self._all[principal.subject.kind, principal.subject.id] = principal
+        if principal.is_link:
+            self._links.setdefault(principal.grant_set.under, {})[principal.subject.id] = principal
 
     def _reopen(self, record: SubjectRecord) -> tuple[GrantSet, GrantSet | None]:
         try:
@@ -195,20 +215,47 @@ class Principals:
         """Return all persons that have a holder."""
         return [one for one in self if one.is_person and one.holder is not None]
 
+    def links(self) -> list[Principal]:
+        """Return all links that have a holder."""
+        return [link for made in self._links.values() for link in made.values() if link.holder is not None]
+
+    def links_under(self, principal: Principal) -> list[Principal]:
+        """Return the links that have a holder and lean on a subject's access: a person's own, a shared subject's members'."""
+        if principal.is_person:
+            return [link for link in self._links.get(principal.subject.id, {}).values() if link.holder is not None]
+        if principal.is_link:
+            return []
+        return [link for link in self.links() if principal in self._wider(link)]
+
+    def _wider(self, link: Principal) -> list[Principal]:
+        """Return whose access together a link can never exceed: its maker's, with what is shared with them."""
+        maker = self._all.get((SubjectKind.PERSON, link.grant_set.under))
+        return [] if maker is None else [maker, *self.shared_of(maker)]
+
+    def over(self, link: Principal) -> bool:
+        """Say whether a link has ended for good: it was revoked, or its time is up."""
+        return self.now >= link.grant_set.lease_end or not living(link.granted, self.now)
+
     def shared_of(self, person: Principal) -> list[Principal]:
         """Return the shared subjects that count for a person: everyone, and the groups its set names."""
-        found = [one for one in self if one.subject.kind is SubjectKind.EVERYONE]
-        groups = (self._all.get((SubjectKind.GROUP, group)) for group in person.grant_set.groups)
-        return found + [group for group in groups if group is not None]
+        shared = [(SubjectKind.EVERYONE, 0), *((SubjectKind.GROUP, group) for group in person.grant_set.groups)]
+        return [found for key in shared if (found := self._all.get(key)) is not None]
 
     def members_of(self, shared: Principal) -> list[Principal]:
         """Return the persons with a holder for whom a shared subject counts."""
         return [person for person in self.persons() if shared in self.shared_of(person)]
 
     def who(self, holder: str) -> int:
-        """Return the id of the person behind a holder's name, also one no longer used; 0 for nobody."""
+        """Return the id of the person behind a holder's name, also one no longer used; 0 for nobody.
+
+        Behind a link is who made it.
+        """
         record = self._holders.get(holder)
-        return record.subject[1] if record is not None and record.subject[0] == SubjectKind.PERSON.value else 0
+        kind, number = record.subject if record is not None else ("", 0)
+        if kind == SubjectKind.LINK.value:
+            link = self._all.get((SubjectKind.LINK, number))
+            return 0 if link is None else link.grant_set.under
+        return number if kind == SubjectKind.PERSON.value else 0
 
     def active_holders(self) -> list[Holder]:
         """Return all holders that are to be on the server."""
@@ -220,11 +267,15 @@ class Principals:
         """Say what a subject may do now."""
         if self._paused or self.evicted:
             return Allowed((), (), None)
-        cached = principal.cached
-        if cached is not None and cached[0] == self._rules and cached[1].until is not None and self.now < cached[1].until:
+        wider = self._wider(principal) if principal.is_link else []
+        stamp = (self._rules, *(number for one in wider for number in (id(one), one.version)))
+        cached = principal.cached  # set aside by ``accept``; what it leans on besides is in the stamp
+        if cached is not None and cached[0] == stamp and cached[1].until is not None and self.now < cached[1].until:
             return cached[1]
         allowed = self._work_out(principal)
-        principal.cached = (self._rules, allowed)
+        if principal.is_link:
+            allowed = _under(allowed, [self.allowed(one) for one in wider])
+        principal.cached = (stamp, allowed)
         return allowed
 
     def _work_out(self, principal: Principal) -> Allowed:
@@ -252,6 +303,8 @@ class Principals:
         """Return how many keys are out for which this subject's access counts."""
         if principal.is_person:
             return self._living(principal.subject.id)
+        if principal.is_link:
+            return int(principal.holder is not None)
         return sum(self._living(person.subject.id) for person in self.members_of(principal))
 
     def _living(self, person: int) -> int:
@@ -274,7 +327,7 @@ class Principals:
         if known is not None:
             known.accept(record, grant_set, opened)
         else:
-            self._all[key] = Principal(record, grant_set, opened, None)
+            self._add(Principal(record, grant_set, opened, None))
 
     async def note_applied(self, principal: Principal) -> None:
         """Note that the server agrees with the newest set."""
@@ -294,6 +347,15 @@ class Principals:
             await self.retire(principal.holder)
         principal.holder, principal.enforced, principal.made, principal.attached = None, None, False, None
         principal.opened = ()
+
+    async def forget(self, link: Principal) -> None:
+        """Forget a link that is over and has no holder any more, as if it had never been."""
+        await self.records.drop_link(link.subject.id)
+        key = (link.subject.kind, link.subject.id)
+        self._all.pop(key, None)
+        self._links.get(link.grant_set.under, {}).pop(link.subject.id, None)
+        mine = (link.subject.kind.value, link.subject.id)
+        self._holders = {name: record for name, record in self._holders.items() if record.subject != mine}
 
     async def give_probe(self, holder: Holder) -> None:
         """Write down the agent's own holder."""
@@ -342,6 +404,13 @@ class Principals:
         """Note for good that the hub no longer wants this node."""
         self.evicted = True
         await self.records.keep_fact("evicted", 1)
+
+
+def _under(own: Allowed, wider: Sequence[Allowed]) -> Allowed:
+    """Return what of a link's own access others have too, and until when that is so."""
+    grants = intersect(own.grants, [grant for one in wider for grant in one.grants])
+    ends = [one.until for one in (own, *wider) if one.until is not None]
+    return Allowed(grants, own.refusals, min(ends, default=None))
 
 
 def new_holder(kind: HolderKind, chance: Chance) -> Holder:

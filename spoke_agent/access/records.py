@@ -156,6 +156,16 @@ class Records:
         values = (holder.name, holder.kind.value, *record.subject, int(record.retired))
         await self.run(lambda c: c.execute("INSERT OR REPLACE INTO holder VALUES (?,?,?,?,?)", values))
 
+    async def drop_link(self, link: int) -> None:
+        """Forget a link and what carried it. Losing that costs one look more at the next start."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            kind = SubjectKind.LINK.value
+            connection.execute("DELETE FROM subject WHERE kind = ? AND id = ?", (kind, link))
+            connection.execute("DELETE FROM holder WHERE subject_kind = ? AND subject_id = ?", (kind, link))
+
+        await self.run(work, durable=False)
+
     async def keep_key(self, key: KeyRecord) -> None:
         """Write down that a key was minted."""
         values = msgspec.structs.astuple(key)

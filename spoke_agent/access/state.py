@@ -9,6 +9,7 @@
     paused          there while the owner has everybody cut off
     agent.lock      held by the process that uses the directory
     control.sock    where that process listens to its owner
+    gateway/        of a directory node: the gateway's accounts, policies and notes (``spoke_agent.storage.posix``)
 
 The directory is 0700, every file 0600. Files are replaced whole: written beside, synced, renamed.
 """
@@ -28,6 +29,8 @@ from protocol.errors import AlreadyJoined, BadMessage, BadSetting, DiskFull, Not
 from protocol.identity import fingerprint, from_text, new_key, public_bytes, public_key, to_text
 from spoke_agent.access.ceiling import TEMPLATE
 from spoke_agent.storage.node import ServerFacts
+from spoke_agent.storage.posix.exports import Export
+from spoke_agent.storage.posix.serving import Serving
 
 KEY_BYTES: Final = 32
 
@@ -47,6 +50,8 @@ _FILES: Final = (
     "agent.lock",
 )
 """Everything an agent makes in its directory; the keys go last, as long as anything else needs them."""
+
+_NEEDED: Final = ("node.key", "node.json", "grants.sqlite", "index.sqlite")
 
 Key = Annotated[str, msgspec.Meta(min_length=43, max_length=43)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
@@ -68,6 +73,13 @@ class Secrets(msgspec.Struct, frozen=True):
         return new_key(self.node_seed)
 
 
+class DirectorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which directories a directory node serves, and how."""
+
+    exports: Annotated[tuple[Export, ...], msgspec.Meta(min_length=1, max_length=100)]
+    serving: Serving
+
+
 class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which storage server, and as whom. Its secret lies in the key file."""
 
@@ -78,6 +90,8 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: Text
     """What this node's things on the server are named after (``spoke_agent.storage.placing``); never changes."""
     region: Text = "us-east-1"
+    directory: DirectorySettings | None = None
+    """Of a directory node; ``url`` and ``access_key`` are then its gateway's."""
 
 
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -251,6 +265,17 @@ class StateDirectory:
     def keep_facts(self, facts: ServerFacts) -> None:
         """Write down what a probe found, so that the next start need not wait for one."""
         self.write("probe.json", msgspec.json.encode(facts))
+
+    def missing(self) -> str:
+        """Return the first of the files that an agent cannot do without that is not there any more; empty where all are."""
+        for name in _NEEDED:
+            try:
+                (self.path / name).lstat()
+            except FileNotFoundError:
+                return name
+            except OSError:
+                return ""  # it cannot be told, as on a disk that does not answer
+        return ""
 
     def claim(self, name: str) -> None:
         """Make a file, for its owner alone, unless it is there: before somebody else makes it with other rights."""

@@ -4,16 +4,13 @@
     AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=…   a file (0600) that holds an assertion of the hub: wioa1.….…
 
 It needs no hub: whoever the hub has vouched for (``protocol.identity.Assertion``, for this node, not expired) and whom this
-node knows gets a key on the newest grants that are here, within their lease. Other programs on this machine, and web pages in
-its browsers, can reach this address too. So nothing but that assertion is believed: what a browser adds or a proxy passes on
-is refused before anything else is read, and so is a name in Host that is not loopback (a page whose name turned into
-127.0.0.1). Nothing of a request is logged.
+node knows gets a key on the newest grants that are here, within their lease. Who may ask at all, ``protocol.loopback`` decides.
+Nothing of a request is logged.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,26 +20,20 @@ import msgspec
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from protocol.errors import BadInput, BadMessage, BadSetting, Internal, NotAllowed, NotSignedIn, TooMany, Unreachable, WioError
+from protocol.errors import BadInput, BadMessage, BadSetting, Internal, NotSignedIn, TooMany, Unreachable, WioError
 from protocol.grants import Narrowing
 from protocol.identity import Assertion, open_assertion, read_assertion
+from protocol.loopback import LIFE_S, MAX_HEADER, ContainerKey, check_caller, hosts, is_loopback, token_of
 from spoke_agent.storage.node import Credential
 
 PATH: Final = "/credentials"
-LIFE_S: Final = 3600
-"""How long a key lives. With 900 s or less some SDKs ask again at every request (4-storage)."""
 SHORTEST_S: Final = 900
 LONGEST_ASSERTION_S: Final = 7 * 86_400
 """How long an assertion may hold at most, whatever the hub wrote into it."""
 MINTS: Final = 30
 WINDOW_S: Final = 60
 """Keys for one person in that time: tools ask a few times an hour."""
-MAX_HEADER: Final = 4096
 BAD: Final = 400
-_PASSED_ON: Final = ("Origin", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
-"""What a request made on this machine by a person's own tool never has."""
-_ELSEWHERE: Final = ("cross-site", "same-site", "same-origin")
-"""What browsers write into Sec-Fetch-Site for anything but an address somebody typed."""
 
 _log: Final = logging.getLogger(__name__)
 _SILENT: Final = logging.getLogger(f"{__name__}.http")
@@ -56,13 +47,6 @@ class Minter(Protocol):
         """Mint a key for a person who is known here."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    AccessKeyId: str
-    SecretAccessKey: str
-    Token: str
-    Expiration: str
-
-
 class Endpoint:
     """Answers on loopback. ``clock`` gives Unix microseconds; ``node`` is this node's id, ``hub_key`` the pinned key."""
 
@@ -72,14 +56,14 @@ class Endpoint:
         self._node = node
         self._clock = clock
         self._minted: dict[int, list[int]] = {}
-        self._hosts: set[str] = set()
+        self._hosts: frozenset[str] = frozenset()
         self.address = ""
         """Where it listens, as tools want it; empty while it does not."""
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[None]:
         """Answer for as long as this lasts. Raises BadSetting for an address that is not loopback, or not free."""
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise BadSetting(f"The agent gives keys on loopback only, not at {host}.", todo="Give 127.0.0.1 or [::1].")
         app = web.Application(client_max_size=1024, middlewares=[_coded])
         app.router.add_get(PATH, self._give)
@@ -95,7 +79,7 @@ class Endpoint:
             bound = runner.addresses[0][1]
             shown = f"[{host}]" if ":" in host else host
             self.address = f"http://{shown}:{bound}{PATH}"
-            self._hosts = {f"{name}:{bound}" for name in ("127.0.0.1", "localhost", "[::1]", shown)}
+            self._hosts = hosts(host, bound)
             yield
         finally:
             self.address = ""
@@ -110,21 +94,13 @@ class Endpoint:
         life_s = min(life_s, max(SHORTEST_S, assertion.expires - now))
         key = await self._minter.mint_here(assertion.person, life_s, narrowing)
         ends = dt.datetime.fromtimestamp(key.expires, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = msgspec.json.encode(_Answer(key.access_key, key.secret_key, key.session_token, ends))
+        body = msgspec.json.encode(ContainerKey(key.access_key, key.secret_key, key.session_token, ends))
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     def _check_origin(self, request: web.Request) -> None:
         """Raise NotAllowed for what no tool of a person on this machine would send."""
-        headers = request.headers
-        hosts = headers.getall("Host", [])
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            raise NotAllowed("Keys are given at a loopback address only.", todo=f"Ask {self.address}.")
-        passed_on = [name for name in _PASSED_ON if name in headers]
-        if passed_on or headers.get("Sec-Fetch-Site", "none").lower() in _ELSEWHERE:
-            raise NotAllowed("Keys are given to programs on this machine, not to web pages or through proxies.")
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        if peer is None or not _is_loopback(str(peer[0])):
-            raise NotAllowed("Keys are given to programs on this machine only.")
+        check_caller(tuple(request.headers.items()), self._hosts, "" if peer is None else str(peer[0]), self.address)
 
     def _check_assertion(self, text: str) -> Assertion:
         """Return whom the hub has vouched for. Raises NotSignedIn, the same for every way in which it did not."""
@@ -151,9 +127,8 @@ class Endpoint:
 
 def _authorization(request: web.Request) -> str:
     """Return the one token that was sent. Raises NotSignedIn."""
-    sent = request.headers.getall("Authorization", [])
-    token = sent[0].removeprefix("Bearer ") if len(sent) == 1 else ""
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    token = token_of(tuple(request.headers.items()))
+    if not token:
         raise NotSignedIn(
             "One assertion of the hub is needed, in Authorization.", todo="Put it into a file, without a newline."
         )
@@ -189,10 +164,3 @@ async def _coded(request: web.Request, handler: Callable[[web.Request], Awaitabl
     return web.Response(
         status=status, body=msgspec.json.encode(problem), content_type="application/json", headers={"Cache-Control": "no-store"}
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,11 +17,18 @@ from spoke_agent.extraction.messages import HEAD, Job
 from spoke_agent.extraction.process import Failed, Process, Read
 from spoke_agent.extractors.interface import Wanted, ending
 
+EXTRA: Final = "workspacesio[extract]"
+_OWN: Final = "spoke_agent."
 _WANTED: Final = {
     IndexLevel.METADATA: Wanted.METADATA,
     IndexLevel.CONTENT: Wanted.CONTENT,
     IndexLevel.LOCAL: Wanted.CONTENT,
 }
+
+
+def _remedy(one: Known) -> str:
+    """Say how to install what one of wio's own extractors needs; others' needs are theirs to tell."""
+    return f" To have it: pip install '{EXTRA}'" if one.target.startswith(_OWN) else ""
 
 
 class Extraction:
@@ -69,7 +76,7 @@ class Extraction:
         return [
             f"The extractor {one.name} cannot be used. {one.broken}"
             if one.broken
-            else f"The extractor {one.name} is left out: {', '.join(one.missing)} is not installed."
+            else f"The extractor {one.name} is left out: {', '.join(one.missing)} is not installed.{_remedy(one)}"
             for one in self._known
             if one.broken or one.missing
         ]
@@ -83,7 +90,7 @@ class Extraction:
         wanted = _WANTED.get(level)
         if wanted is None:
             return None
-        if self._asked is None or not self._asked.done():
+        if not self.prepared:
             await self.prepare()
         if not self.wants(name, size):
             return None
@@ -146,6 +153,11 @@ class Extraction:
         task = asyncio.get_running_loop().create_task(process.kill())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it is known which extractors there are."""
+        return self._asked is not None and self._asked.done()
 
     @cached_property
     def _known(self) -> tuple[Known, ...]:

@@ -18,7 +18,7 @@ from protocol.errors import BadSetting, DiskFull, Internal, Unreachable
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 SCHEMA: Final = """
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -114,6 +114,16 @@ END;
 """
 """Since version 2."""
 
+WISHES: Final = """
+CREATE TABLE wish (                 -- roots of which a person wants a scan, whatever the hours, and which has not ended yet
+    root INTEGER PRIMARY KEY
+);
+"""
+"""Since version 3."""
+
+_LAYOUTS: Final = (SCHEMA, READING, WISHES)
+"""What each version adds to the one before."""
+
 
 class Database:
     """The file, and its thread. ``path`` may be ``:memory:`` in tests."""
@@ -173,15 +183,14 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{READING}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
-            elif version == 1:
-                connection.executescript(f"BEGIN IMMEDIATE;{READING}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            if version < SCHEMA_VERSION:
+                added = "".join(_LAYOUTS[version:])
+                connection.executescript(f"BEGIN IMMEDIATE;{added}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
             raise _explained(error, self._path) from error
-        if version not in {0, 1, SCHEMA_VERSION}:
+        if version > SCHEMA_VERSION:
             connection.close()
             raise BadSetting(
                 f"{self._path} was written by another version of wio-agent: layout {version}, not {SCHEMA_VERSION}.",

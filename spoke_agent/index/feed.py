@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
+from protocol.messages import RootConfig
 from spoke_agent.index.dirty import Dirty, Mark
 from spoke_agent.index.entries import key_fits
 from spoke_agent.index.ledger import Ledger, Superseded, is_indexed
@@ -28,6 +29,8 @@ LISTED_PER_LOOK: Final = 20
 FIRST_DELAY_S: Final = 0.2
 LAST_DELAY_S: Final = 10.0
 REFUSED_DELAY_S: Final = 60.0
+MISSING_DELAY_S: Final = 1.0
+"""A root that is another one now may be written to all the time: it is not scanned for every object."""
 
 
 class Feed:
@@ -114,14 +117,16 @@ class Feed:
     async def _look(self, root: int, marks: Sequence[Mark]) -> None:
         again = marks
         try:
-            confirmed = await self._scanner.confirm(self._ledger.config(root), marks, self._who)
+            config = self._ledger.config(root)
+            confirmed = await self._scanner.confirm(config, marks, self._who)
             again = confirmed.again
             if confirmed.problem is not None:
                 raise confirmed.problem
-        except (RootMissing, UnknownRoot):
-            # A scan says so to everybody, and repairs everything once the root is back.
+        except UnknownRoot:
             again = ()
-            self._schedule.request(root)
+        except RootMissing as error:
+            again = ()
+            await self._missing(config, error)
         except StorageRefused as error:
             if error.retry:
                 raise
@@ -130,6 +135,11 @@ class Feed:
         finally:
             for mark in again:
                 self.mark(mark)
+
+    async def _missing(self, config: RootConfig, error: RootMissing) -> None:
+        """Say so at once, whatever the hours; a scan repairs everything once the root is back."""
+        await self._scanner.failed(config, error)
+        self._schedule.request(config.root, after_s=MISSING_DELAY_S)
 
     async def _fold_crowds(self) -> None:
         for root, folder, marked in self.dirty.crowded(CROWD):
@@ -148,11 +158,14 @@ class Feed:
         root, prefix = place
         if not self._is_ours(root):
             return True
+        config = self._ledger.config(root)
         self._listing[root] += 1
         try:
             await self._scanner.scan_folder(root, prefix)
-        except (RootMissing, UnknownRoot):
-            self._schedule.request(root)
+        except UnknownRoot:
+            pass  # it was taken off this node
+        except RootMissing as error:
+            await self._missing(config, error)
         except StorageRefused as error:
             if error.retry:
                 self.dirty.mark_folder(root, prefix)

@@ -210,6 +210,7 @@ class Ledger:
             for gone in self._roots.keys() - {config.root for config in roots}:
                 _forget(connection, gone)
                 connection.execute("DELETE FROM root WHERE root = ?", (gone,))
+                connection.execute("DELETE FROM wish WHERE root = ?", (gone,))
             for config in roots:
                 _keep_config(connection, config, self._roots.get(config.root))
             return True
@@ -323,6 +324,18 @@ class Ledger:
         scanning = await self._run(work)
         self._begun[root] += not scanning.resumed
         return scanning
+
+    async def wishes(self) -> list[int]:
+        """Return the roots of which a person wants a scan, whatever the hours, that has not ended yet."""
+        return await self._run(lambda connection: [root for (root,) in connection.execute("SELECT root FROM wish")])
+
+    async def wish(self, root: int) -> None:
+        """Remember that a person wants a scan of a root, whatever the hours, until one is done (``fulfil``)."""
+        await self._run(lambda connection: connection.execute("INSERT OR IGNORE INTO wish VALUES (?)", (root,)))
+
+    async def fulfil(self, root: int) -> None:
+        """Forget that somebody wants a scan of a root."""
+        await self._run(lambda connection: connection.execute("DELETE FROM wish WHERE root = ?", (root,)))
 
     def begun(self, root: int) -> int:
         """Return how many scans of this root were begun since the agent started; going on with one does not count."""

@@ -41,6 +41,8 @@ TRIES: Final = 6
 """Tries at one position before a scan gives up for now: with the delays below, about 6 s."""
 FIRST_DELAY_S: Final = 0.2
 REPORT_EVERY_US: Final = 250_000
+SAME_FOR_US: Final = 1_000_000
+"""How long a listing under way takes a root to be the one it was: asking costs 1 ms, with 3,000 buckets 25 ms (measured)."""
 EMPTY_PAGES: Final = 1_000
 """Pages without one key, in a row, after which a listing is taken to be endless."""
 
@@ -91,7 +93,7 @@ class Scanner:
         try:
             standing = await self._scan_root(config)
         except WioError as error:
-            await self._failed(config, error)
+            await self.failed(config, error)
             raise
         self._report(self.progress_of(standing, ScanState.DONE))
         return standing
@@ -102,7 +104,7 @@ class Scanner:
         scan = await self._ledger.begin_scan(config, identity, spans, self._clock())
         pace = self._pace(config, held=lambda: self._held(config.root))
         walk = _Walk(config, scan.generation, pace, scan.started_at)
-        walk.objects, walk.bytes = scan.objects, scan.bytes
+        walk.objects, walk.bytes, walk.same_at = scan.objects, scan.bytes, self._clock()
         self._tell(walk)
         await self._side_by_side(walk, scan.spans)
         # The root was itself at the start; it must still be at the end, or the listing was of something else.
@@ -114,6 +116,7 @@ class Scanner:
         config = self._ledger.config(root)
         await self.same_root(config)
         walk = _Walk(config, self._ledger.generation, self._pace(config), self._clock())
+        walk.same_at = walk.started_at
         await self._walk(walk, None, Span(prefix))
 
     def _pace(self, config: RootConfig, held: Callable[[], bool] = lambda: False) -> Pace:
@@ -158,7 +161,8 @@ class Scanner:
                 if isinstance(one, BaseException) and not isinstance(one, WioError):
                     raise one
             seen = [one for one in found if isinstance(one, Seen)]
-            if any(one.entry is None for one in seen):
+            if seen:
+                # After the looks: what they saw is this root's only if it still is the one that it was.
                 await self.same_root(config)
             overtaken = {one.key for one in await self._ledger.accept_looks(seen)}
         finally:
@@ -233,6 +237,10 @@ class Scanner:
 
     async def _take_in(self, walk: _Walk, look: Look, part: Span, entries: Sequence[Entry], step: Step | None) -> None:
         """Take in all there is in ``part``, in pieces where more is known of it than is listed, then take the scan's step."""
+        now = self._clock()
+        if now - walk.same_at >= SAME_FOR_US:
+            await self.same_root(walk.config)
+            walk.same_at = now
         while True:
             listed = await self._ledger.accept_page(look, walk.generation, part, entries, step=step)
             for key in listed.doubtful:
@@ -304,7 +312,8 @@ class Scanner:
             walk.told_at = now
             self._report(Progress(walk.config.root, ScanState.RUNNING, walk.objects, walk.bytes, walk.started_at, now))
 
-    async def _failed(self, config: RootConfig, error: WioError) -> None:
+    async def failed(self, config: RootConfig, error: WioError) -> None:
+        """Note why a root cannot be looked at, and report it."""
         problem = problem_of(error)
         try:
             await self._ledger.fail_scan(config.root, problem)
@@ -341,5 +350,7 @@ class _Walk:
         self.pace = pace
         self.started_at = started_at
         self.told_at = 0
+        self.same_at = 0
+        """When the root was last asked whether it is itself, in Unix microseconds."""
         self.objects = 0
         self.bytes = 0

@@ -56,6 +56,8 @@ class Schedule:
         self._wanted: dict[int, int] = {}
         self._doubted: set[int] = set()
         self._insisted: set[int] = set()
+        self._recalled: set[int] = set()
+        """Those of them that were insisted on before the agent was started."""
         self._changed = asyncio.Event()
         self.current: int | None = None
         """The root that is being scanned."""
@@ -85,6 +87,29 @@ class Schedule:
             self._changed.set()
         else:
             self.request(root, person=True)
+
+    async def remember(self) -> None:
+        """Write down what persons insist on, so that it holds after a restart as well; where it cannot be, it does not."""
+        for root in sorted(self._insisted - self._recalled):
+            with contextlib.suppress(WioError):
+                await self._ledger.wish(root)
+
+    async def recall(self) -> None:
+        """Take up what persons insisted on before the agent was started: it goes on from where it was cut off."""
+        for root in await self._ledger.wishes():
+            if root not in self._insisted:
+                self._insisted.add(root)
+                self._recalled.add(root)
+            self._due.setdefault(root, _Due(self._now()))
+        self._changed.set()
+
+    async def _grant(self, root: int) -> None:
+        """Note that a scan is done that somebody may have insisted on."""
+        if root in self._insisted:
+            with contextlib.suppress(WioError):  # else it is done once more after a restart
+                await self._ledger.fulfil(root)
+            self._insisted.discard(root)
+            self._recalled.discard(root)
 
     def request_all(self, *, after_s: float = 0.0) -> None:
         """Scan every root of this node soon, or after some time at the latest."""
@@ -153,8 +178,11 @@ class Schedule:
             self._due.setdefault(root, _Due(self._now() + delay, failures))
         else:
             if self._wanted.get(root) == self._ledger.begun(root):
-                self.request(root, person=root not in self._doubted)
+                if root in self._recalled:  # what they wanted is what went on just now
+                    await self._grant(root)
+                self.request(root, person=root in self._insisted and root not in self._doubted)
             else:
+                await self._grant(root)
                 self._forget(root)
             self._due.setdefault(root, _Due(self._now() + self._every_s))
         finally:
@@ -166,9 +194,11 @@ class Schedule:
         self._wanted.pop(root, None)
         self._doubted.discard(root)
         self._insisted.discard(root)
+        self._recalled.discard(root)
 
     async def run(self) -> None:
         """Scan whatever is due, for ever."""
+        await self.recall()
         while True:
             self._changed.clear()
             wait = await self.step()

@@ -31,6 +31,7 @@ from protocol.messages import (
     Recheck,
     Scan,
     SetGrants,
+    SignLink,
     Survey,
     Verify,
 )
@@ -165,6 +166,8 @@ class Desk:
                 return await self._access.set_grants(request)
             case Mint():
                 return await self._access.mint(request)
+            case SignLink():
+                return await self._access.sign_link(request)
             case Explain():
                 return await self._access.explain(request)
             case CheckRoot():
@@ -174,7 +177,7 @@ class Desk:
             case Configure():
                 await self._configure(request)
             case Scan():
-                self._scan(request)
+                await self._scan(request)
             case Survey() | Verify() | Digests() | Recheck():
                 return await self._prove(request)
         return Done(request.request)
@@ -215,7 +218,7 @@ class Desk:
                 self._schedule.request(config.root)
         self._schedule.stir()  # their quiet hours may be others
 
-    def _scan(self, request: Scan) -> None:
+    async def _scan(self, request: Scan) -> None:
         config = self._ledger.config(request.root)
         if not is_indexed(config):
             raise BadSetting(
@@ -223,6 +226,7 @@ class Desk:
                 todo="Raise its index level, if the node's owner allows that.",
             )
         self._schedule.request(request.root, person=True)
+        await self._schedule.remember()
 
 
 def _turn(request: Asking) -> Hashable:
@@ -230,7 +234,7 @@ def _turn(request: Asking) -> Hashable:
     match request:
         case SetGrants():
             return _subject(request)
-        case Mint():
+        case Mint() | SignLink():
             return request.subject.kind, request.subject.id
         case Configure():
             return "roots"

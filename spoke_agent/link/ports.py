@@ -15,11 +15,13 @@ from protocol.messages import (
     GrantsApplied,
     GrantsRefused,
     KeysOut,
+    LinkSigned,
     Mint,
     Minted,
     PlaceWorkspace,
     RootConfig,
     SetGrants,
+    SignLink,
 )
 
 
@@ -39,6 +41,9 @@ class Access(Protocol):
 
     async def mint(self, request: Mint) -> Minted:
         """Mint a key."""
+
+    async def sign_link(self, request: SignLink) -> LinkSigned:
+        """Presign one request of a link."""
 
     async def explain(self, request: Explain) -> Explained:
         """Say what the server answers to a subject at a key."""

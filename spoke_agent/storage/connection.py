@@ -108,13 +108,19 @@ def check_url(url: str) -> str:
 
 
 class Connection:
-    """Signed requests to one server. ``clock`` gives Unix microseconds. Safe for concurrent use once open."""
+    """Signed requests to one server. ``clock`` gives Unix microseconds. Safe for concurrent use once open.
 
-    def __init__(self, url: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None) -> None:
+    ``socket``: the Unix socket it is reached at (abstract with ``@`` before it), whatever host the address names.
+    """
+
+    def __init__(
+        self, url: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None, socket: str = ""
+    ) -> None:
         self.url = check_url(url)
         self.region = region
         self.clock = clock
         self._trust = trust
+        self._socket = f"\0{socket[1:]}" if socket.startswith("@") else socket
         self._host = urlsplit(self.url).netloc
         self._signer = Signer(region)
         self._session: aiohttp.ClientSession | None = None
@@ -123,14 +129,18 @@ class Connection:
         """Get ready; nothing is sent."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=True if self._trust is None else self._trust
-                ),
+                connector=self._connector(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
             )
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._socket:
+            return aiohttp.UnixConnector(self._socket, limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S)
+        trust = True if self._trust is None else self._trust
+        return aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=trust)
 
     async def close(self) -> None:
         """Let go of all connections."""

@@ -163,8 +163,11 @@ async def forget_keys(
 async def neighbours(
     url: str, owner: Key, node: str, *, region: str, clock: Callable[[], int], trust: ssl.SSLContext | None = None
 ) -> list[str]:
-    """Return what other nodes of wio on the same server are named after, in order. Takes some 150 ms."""
-    own = Naming(check_name(node, "node")).user(AGENT)
+    """Return what other nodes of wio on the same server are named after (all where ``node`` is empty), in order.
+
+    Takes some 150 ms. Raises StorageUnreachable, StorageRefused.
+    """
+    own = Naming(check_name(node, "node")).user(AGENT) if node else ""
     connection = Connection(url, region=region, clock=clock, trust=trust)
     await connection.open()
     try:

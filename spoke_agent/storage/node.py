@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -110,6 +110,14 @@ class ServerFacts(msgspec.Struct, frozen=True):
     server: str
     isolates_names: Finding
     probes: tuple[ProbeLine, ...]
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A storage node that has something to tell its owner while it runs."""
+
+    on_warning: Callable[[str, str | None], None]
+    """Called with a part's name and a sentence; None: that part is well again."""
 
 
 class StorageNode(Protocol):

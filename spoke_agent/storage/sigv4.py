@@ -75,17 +75,43 @@ class Signer:
         signature = hmac.digest(self._key(key.secret_key, stamp[:8], service), text.encode(), "sha256").hex()
         return f"{ALGORITHM} Credential={key.access_key}/{scope}, SignedHeaders={signed}, Signature={signature}"
 
+    def presign(self, key: Key, method: str, host: str, path: str, *, life_s: int, now_s: int) -> str:
+        """Return the signed query of an S3 request that anybody may make until ``life_s`` seconds after ``now_s``.
+
+        Only ``host`` is signed of the headers, and the body not at all: whoever makes the request chooses those. ``path`` is in
+        canonical form. A session token is part of what is signed. Nothing made from the key is kept.
+        """
+        stamp = amz_date(now_s)
+        scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
+        query = [
+            ("X-Amz-Algorithm", ALGORITHM),
+            ("X-Amz-Credential", f"{key.access_key}/{scope}"),
+            ("X-Amz-Date", stamp),
+            ("X-Amz-Expires", str(life_s)),
+            ("X-Amz-SignedHeaders", "host"),
+            *([("X-Amz-Security-Token", key.session_token)] if key.session_token else []),
+        ]
+        unsigned = quoted_query(query)
+        canonical = f"{method}\n{path}\n{unsigned}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+        text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(self._derived(key.secret_key, stamp[:8], "s3"), text.encode(), "sha256").hex()
+        return f"{unsigned}&X-Amz-Signature={signature}"
+
     def _key(self, secret: str, day: str, service: str) -> bytes:
         place = (secret, day, service)
         kept = self._kept.get(place)
         if kept is None:
-            kept = f"AWS4{secret}".encode()
-            for part in (day, self._region, service, "aws4_request"):
-                kept = hmac.digest(kept, part.encode(), "sha256")
+            kept = self._derived(secret, day, service)
             if len(self._kept) >= self.MAX_KEPT:
                 self._kept.clear()
             self._kept[place] = kept
         return kept
+
+    def _derived(self, secret: str, day: str, service: str) -> bytes:
+        derived = f"AWS4{secret}".encode()
+        for part in (day, self._region, service, "aws4_request"):
+            derived = hmac.digest(derived, part.encode(), "sha256")
+        return derived
 
 
 def amz_date(now_s: int) -> str:

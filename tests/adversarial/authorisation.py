@@ -54,6 +54,8 @@ GET /workspaces/{owner}/{name} (described)                | 401 ok  ok  ok  ok  
 GET /workspaces/{owner}/{name}/shares                     | 401 404 403 403 403 ok  ok  403 403 403 404 404 404 404 404
 GET /files                                                | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
 GET /search                                               | 401 no  yes yes no  yes yes yes yes yes no  no  no  no  no
+GET /changes                                              | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
+GET /changes (of all)                                     | 401 ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
 GET /file                                                 | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
 GET /unreadable                                           | 401 403 403 403 403 403 403 403 403 403 403 ok  ok  403 ok
 GET /unreadable (unlisted)                                | 401 404 404 404 404 404 404 404 404 404 404 ok  ok  404 ok
@@ -68,6 +70,9 @@ GET /why (of oneself)                                     | 401 no  yes yes yes 
 GET /groups                                               | 401 no  no  no  no  no  no  yes yes yes no  no  no  no  yes
 GET /groups/{group}                                       | 401 no  no  no  no  no  no  yes yes yes no  no  no  no  yes
 GET /requests                                             | 401 no  no  no  no  yes yes no  no  no  no  no  no  no  no
+GET /links                                                | 401 no  yes no  no  no  no  no  no  no  no  no  no  no  no
+GET /links (below a path)                                 | 401 404 ok  ok  ok  ok  ok  ok  ok  ok  404 404 404 404 404
+GET /links (of others)                                    | 401 404 yes no  no  yes yes no  no  no  404 404 404 404 404
 GET /quotas                                               | 401 no  yes yes yes yes yes yes yes yes no  yes yes no  yes
 
 POST /accounts                                            | ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
@@ -75,6 +80,9 @@ POST /sessions                                            | ok  ok  ok  ok  ok  
 DELETE /sessions/current                                  | 401 ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
 POST /credentials                                         | 401 404 ok  ok  ok  ok  ok  ok  ok  ok  404 404 404 404 404
 POST /credentials (to read)                               | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
+POST /links                                               | 401 404 ok  ok  403 ok  ok  ok  ok  ok  404 404 404 404 404
+POST /links (for uploading)                               | 401 404 403 ok  ok  ok  ok  403 403 403 404 404 404 404 404
+DELETE /links/{id}                                        | 401 404 ok  404 404 ok  ok  404 404 404 404 404 404 404 404
 POST /assertions                                          | 401 403 ok  403 403 403 ok  403 403 403 403 403 403 403 403
 
 POST /invitations                                         | 401 ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok  ok
@@ -161,6 +169,8 @@ CASES: Final = {
     "GET /workspaces/{owner}/{name}/shares": Case("/workspaces/owner/secret/shares", about="secret"),
     "GET /files": Case("/files?path=owner/secret/", about="secret"),
     "GET /search": Case("/search?q=unheard", shows="unheard-of"),
+    "GET /changes": Case("/changes?path=owner/secret/", about="secret"),
+    "GET /changes (of all)": Case("/changes"),
     "GET /file": Case("/file?path=owner/secret/unheard-of.csv", about="secret"),
     "GET /unreadable": Case("/unreadable?node=lab3&root=data", about="data"),
     "GET /unreadable (unlisted)": Case("/unreadable?node=lab3&root=hidden", about="hidden"),
@@ -175,6 +185,9 @@ CASES: Final = {
     "GET /groups": Case("/groups", shows='"gm"'),
     "GET /groups/{group}": Case("/groups/team", shows='"gm"'),
     "GET /requests": Case("/requests", shows="owner/told"),
+    "GET /links": Case("/links", shows="owner/told"),
+    "GET /links (below a path)": Case("/links?path=owner/secret/", about="secret"),
+    "GET /links (of others)": Case("/links?path=owner/told", shows="a-link.csv"),
     "GET /quotas": Case("/quotas", shows="owner/secret"),
     # ---------------------------------------------------------------------------------------------- getting in
     "POST /accounts": Case("/accounts", {"email": "new@lab.example", "username": "new", "password": "correct horse battery"}),
@@ -184,6 +197,9 @@ CASES: Final = {
     "POST /credentials (to read)": Case(
         "/credentials", {"client_key": KEY, "paths": ["owner/secret/"], "read_only": True}, about="secret", noted=True
     ),
+    "POST /links": Case("/links", {"client_key": KEY, "path": "owner/secret/unheard-of.csv"}, about="secret"),
+    "POST /links (for uploading)": Case("/links", {"client_key": KEY, "path": "owner/secret/new", "put": True}, about="secret"),
+    "DELETE /links/{id}": Case("/links/{link}", about="{link}", absent="4711"),
     "POST /assertions": Case("/assertions", {"node": "lab3"}),
     # ---------------------------------------------------------------------------------------------- nodes, roots
     "POST /invitations": Case("/invitations", {"name": "lab8"}),

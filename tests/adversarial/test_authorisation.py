@@ -122,9 +122,10 @@ class Scene:
                 await self._yes("PUT", f"/workspaces/owner/{name}/shares/{who}", "ow", {"permission": what})
         for who in ("ow", "rd"):
             await self._yes("POST", "/credentials", who, {"client_key": KEY, "paths": ["owner/secret/"], "read_only": True})
+        link = await self._yes("POST", "/links", "rd", {"client_key": KEY, "path": "owner/told/a-link.csv"})
         asked = await self._yes("POST", "/requests", "asker", {"workspace": "owner/told"})
         quota = await self._yes("PUT", "/quotas", "no", {"kind": "workspace", "of": "owner/secret", "hard": 1 << 40})
-        self.values = {"{request}": str(asked["id"]), "{quota}": str(quota["id"])}
+        self.values = {"{request}": str(asked["id"]), "{quota}": str(quota["id"]), "{link}": str(link["link"]["id"])}
         await self._file("owner/secret/unheard-of.csv")
 
     async def _file(self, key: str) -> None:

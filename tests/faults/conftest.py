@@ -1,4 +1,4 @@
-"""A stand for the scenarios of a file: they share it, one after the other, as each leaves it working."""
+"""A stand for all scenarios of a test process: they share it, one after the other, as each leaves it working."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.postgres import Postgres
 from tests.faults.runner import SOAK, Stands
+from tests.faults.stand import start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stands() -> Iterator[Stands]:
     made = Stands()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    made = Postgres.made()
+    if made is None:
+        pytest.skip("there is no PostgreSQL here, or no setpriv to run it as somebody else than root")
+    start(made)
+    yield made
+    made.remove()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -150,6 +151,13 @@ class Stand:
         string = self.alice.invite(agent.name).join_string
         words = ("join", "-", "--s3", self.to_storage.url, "--public-endpoint", self.server.url, "--admin-env", *options)
         agent.ask(*words, environment=self.server.keys, stdin=string).good()
+
+    def rejoin(self) -> None:
+        """Join the node again as its owner does who has lost the state directory: with what the hub says."""
+        invitation = self.alice.invite(NODE, replace=True)
+        _, _, string, *rest = shlex.split(invitation.command)
+        where = ("--s3", self.to_storage.url, "--public-endpoint", self.server.url, "--admin-env")
+        self.agent.ask("join", "-", *where, *rest[2:], environment=self.server.keys, stdin=string).good()
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -296,6 +304,11 @@ class Stand:
             until("every key opens what the grants say", agrees, seconds=HEAL_S, every=0.2)
         except TimeoutError:
             raise AssertionError(f"(read, write) of bob's keys are {found}, the grants say {wanted}") from None
+
+    def opens(self, key: ClearCredential) -> bool:
+        """Say whether a key opens anything of alice's workspaces, for reading or writing."""
+        client, places = s3(key), self.alice.workspaces("mine")
+        return any(any(_opens(client, one.bucket, one.prefix)) for one in places if one.name in self.grants)
 
     # -------------------------------------------------------------------------------------------------- books
 

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from deploy.running import until
-from tests.faults.runner import Run, Scenario, Stands, played
+from tests.faults.runner import SOAK, Run, Scenario, Stands, played
 from tests.faults.wire import Act, Trouble, Way
 
 pytestmark = pytest.mark.real
@@ -21,7 +21,7 @@ def _happened(run: Run, *, seconds: float = 30) -> None:
 
 
 def cut_in_mid_frame(run: Run) -> None:
-    for _ in range(3):
+    for _ in range(3 if SOAK else 1):  # each time the agent waits twice as long before it connects
         run.stand.to_hub.arm(Trouble(Act.CUT, Way.UP, frames=run.chance.randrange(6), into=run.chance.random()))
         run.stand.to_hub.arm(Trouble(Act.CUT, Way.DOWN, frames=run.chance.randrange(6), into=run.chance.random()))
     _happened(run)
@@ -29,7 +29,7 @@ def cut_in_mid_frame(run: Run) -> None:
 
 def cut_in_mid_batch(run: Run) -> None:
     run.stand.to_hub.refuse()
-    run.place.fill(4000)
+    run.place.fill(4000 if SOAK else 2000)
     run.stand.to_hub.heal()
     for _ in range(2):
         run.stand.to_hub.arm(
@@ -63,8 +63,8 @@ def the_hub_refuses_connections(run: Run) -> None:
 
 def the_line_is_slow(run: Run) -> None:
     run.stand.to_hub.rate, run.stand.to_hub.delay_s = 60_000, 0.05
-    run.place.fill(2000)
-    run.work.more(100)
+    run.place.fill(2000 if SOAK else 1000)
+    run.work.more(100 if SOAK else 40)
     run.stand.reshare(run.chance)
 
 

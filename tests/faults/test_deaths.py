@@ -96,7 +96,7 @@ def _chosen(run: Run, points: tuple[str, ...], few: int) -> list[str]:
 
 def the_hub_dies_at_what_it_does_by_itself(run: Run) -> None:
     stand = run.stand
-    for point in _chosen(run, HUB_POINTS, 2):
+    for point in _chosen(run, HUB_POINTS, 1):
         stand.doom(stand.hub, point)
         # Some points come with a session or a scan only: both are there once the agent is back.
         until("connected, or dead", lambda: not stand.hub.running or _online(run), every=0.05, seconds=60)
@@ -145,7 +145,7 @@ def _asked(run: Run) -> bool:
 
 def the_agent_dies_at_what_it_does_by_itself(run: Run) -> None:
     stand = run.stand
-    for point in _chosen(run, AGENT_POINTS, 3):
+    for point in _chosen(run, AGENT_POINTS, 2):
         stand.doom(stand.agent, point)
         stand.wait_dead(stand.agent, seconds=60)
     stand.heal()

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.running import until
 from protocol.grants import Permission
-from protocol.messages import ScanState
+from protocol.messages import RootActivity, ScanState
 from tests.faults.runner import FIRST, SEEDS, Run, Stands, played
 from tests.faults.stand import HEAL_S, NODE, Stand, quietly, start
 
@@ -85,6 +85,44 @@ def the_agents_grants_are_lost(run: Run) -> None:
     _new_key(run)
 
 
+def the_agents_state_directory_is_lost_while_it_runs(run: Run) -> None:
+    stand = run.stand
+    agent = stand.agent
+    assert agent.process is not None
+    shutil.rmtree(agent.state)
+    until("it noticed, and stopped", lambda: not agent.running, seconds=30)
+    assert agent.process.returncode == 3
+    assert "was removed while the agent ran" in agent.tail()
+    stand.wait_offline()
+    assert any("was removed while the agent ran" in one for one in stand.alice.node(NODE).warnings), "the hub was told"
+    _taken_in_again(run)
+
+
+def the_agents_state_directory_is_lost_while_it_does_not_run(run: Run) -> None:
+    run.stand.agent.kill()
+    shutil.rmtree(run.stand.agent.state)
+    _taken_in_again(run)
+
+
+def _taken_in_again(run: Run) -> None:
+    """Nothing but the hub and the server know of the node any more: its owner joins it again, under its name."""
+    stand = run.stand
+    stand.share("first", Permission.WRITE)  # waits: whoever could enforce it is gone
+    stand.share("second", None)
+    said = stand.agent.ask("run")
+    assert (said.code, "No node has joined" in said.err) == (3, True), said
+    run.work.more(20)
+    before = stand.keys[-3:]
+    assert any(stand.opens(key) for key in before), "a key was out, and nobody is there to take it back"
+    stand.rejoin()
+    assert not any(stand.opens(key) for key in before), "joining alone ends every key of before"
+    del stand.keys[:]
+    run.work.more(10)
+    stand.heal()
+    _new_key(run)
+    assert not any(stand.opens(key) for key in before)
+
+
 def storage_is_of_yesterday(run: Run) -> None:
     stand, kept = run.stand, _kept(run, "storage")
     stand.share("second", Permission.READ)
@@ -120,6 +158,8 @@ def _new_key(run: Run) -> None:
         the_agents_state_is_of_yesterday,
         the_agents_index_is_lost,
         the_agents_grants_are_lost,
+        the_agents_state_directory_is_lost_while_it_runs,
+        the_agents_state_directory_is_lost_while_it_does_not_run,
         storage_is_of_yesterday,
         storage_is_restarted,
     ]
@@ -129,7 +169,7 @@ def test_what_came_back_from_a_backup_is_noticed_and_brought_up_to_date(stands: 
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
-def test_a_bucket_that_was_deleted_and_made_anew_is_missing_and_its_catalogue_is_never_emptied(
+def test_a_bucket_that_was_deleted_and_made_anew_is_missing_and_its_catalogue_is_never_emptied_nor_added_to(
     stands: Stands, seed: int
 ) -> None:
     stand: Stand = stands.get()
@@ -146,13 +186,23 @@ def test_a_bucket_that_was_deleted_and_made_anew_is_missing_and_its_catalogue_is
     client.create_bucket(Bucket=place.name)
     client.put_object(Bucket=place.name, Key="data/of-the-new-one", Body=b"x")
     stand.to_storage.heal()
-    for _ in range(LOOKS):
-        client.put_object(Bucket=place.name, Key="data/of-the-new-one", Body=b"y")
-        assert set(before) <= set(place.catalogued())
+    for number in range(LOOKS):  # a key of the old root's among them, and others
+        client.put_object(Bucket=place.name, Key="data/of-the-new-one" if number % 2 else before[number][0], Body=b"y")
+        assert sorted(place.catalogued()) == before
+
+    def told() -> bool:
+        status = stand.alice.scan_status(NODE, place.name)
+        return status.state is ScanState.FAILED and "anew" in status.problem
+
+    until("it is told, and nobody had to ask", quietly(told), seconds=HEAL_S, every=0.05)
+    until("it shows as missing", quietly(lambda: _activity(stand, place.name) is RootActivity.MISSING), seconds=HEAL_S)
     _failed(stand, place.name)
-    assert set(before) <= set(place.catalogued())
-    assert "anew" in stand.alice.scan_status(NODE, place.name).problem
+    assert sorted(place.catalogued()) == before
     stand.alice.retire_root(NODE, place.name)
+
+
+def _activity(stand: Stand, name: str) -> RootActivity | None:
+    return next(one.activity for one in stand.alice.node(NODE).roots if one.root == f"{NODE}/{name}")
 
 
 def _failed(stand: Stand, name: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from bench.b3 import fill
+from bench.buckets import fill
 from bench.rig import NODE, Rig
 from deploy.running import until
 from protocol.api import NewRoot, RootKind, Verification

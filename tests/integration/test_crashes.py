@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.b3 import fill
+from bench.buckets import fill
 from bench.rig import NODE, Rig
 from deploy.running import Program, until
 from protocol.errors import WioError

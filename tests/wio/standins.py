@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol.api import Credentials, NewCredentials, NodeCredential, Opened, Person, SignedIn
+from protocol.api import Credentials, Link, LinkMade, NewCredentials, NewLink, NodeCredential, Opened, Person, SignedIn
 from protocol.errors import NotFound, WioError
 from protocol.grants import Permission
 from protocol.identity import from_text, new_key, public_bytes, to_text
-from protocol.sealing import ClearCredential, Context, seal
+from protocol.sealing import ClearCredential, ClearLink, Context, seal, seal_link
 
 HUB_ADDRESS = "http://127.0.0.1"
 ALICE = Person(7, "alice", "alice@lab.example", admin=False, created_at=1_767_225_600_000_000)
@@ -34,6 +34,7 @@ class SealingNode:
     mint: Callable[[int], tuple[str, str, str]] = lambda number: (f"AK{number}", "s/e+c", "TOKEN")
     """Access key, secret and session token of the key with this number."""
     minted: list[NewCredentials] = field(default_factory=list)
+    linked: list[NewLink] = field(default_factory=list)
     lives: int = 43_200
     """The longest life it gives, seconds."""
     now: Callable[[], int] = lambda: 0
@@ -58,6 +59,25 @@ class SealingNode:
             endpoint=self.endpoint,
             region="us-east-1",
             opens=tuple(self._opened(path) for path in (asked.paths if paths is None else paths)),
+        )
+
+    def link(self, asked: NewLink, **signed: Any) -> LinkMade:
+        """Sign a link, seal it and sign that; ``signed`` changes what is in it."""
+        self.linked.append(asked)
+        number = len(self.linked)
+        method = "PUT" if asked.put else "GET"
+        url = f"{self.endpoint}/{self.bucket}/{quote(asked.path)}?X-Amz-Signature={number:064x}"
+        clear = msgspec.structs.replace(ClearLink(method, url, self.now() + asked.life_s), **signed)
+        sealed = seal_link(self.key, Context(3, 900 + number, number, from_text(asked.client_key)), clear)
+        expires = sealed.expires * 1_000_000
+        return LinkMade(
+            link=Link(900 + number, "alice", f"alice/{asked.path}", self.name, asked.put, 0, expires),
+            node_id=3,
+            node_key=to_text(public_bytes(self.key)),
+            request=number,
+            sealed=to_text(sealed.sealed),
+            signature=to_text(sealed.signature),
+            expires_at=sealed.expires,
         )
 
     def answer(self, asked: NewCredentials) -> Credentials:

@@ -15,18 +15,26 @@ from protocol.errors import BadInput, BadSetting, Internal, WioError
 from wio.cli import (
     accounts,
     auditing,
+    checking,
+    completing,
     copying,
     files,
     finding,
     groups,
     keys,
+    links,
+    manual,
     nodes,
     output,
     quotas,
     requests,
     roots,
+    serving,
     sharing,
+    tools,
+    transfers,
     vouching,
+    watching,
     why,
     workspaces,
 )
@@ -92,14 +100,22 @@ groups.add_to(app)
 requests.add_to(app)
 why.add_to(app)
 finding.add_to(app)
+watching.add_to(app)
 files.add_to(app)
+transfers.add_to(app)
 copying.add_to(app)
 keys.add_to(app)
+links.add_to(app)
+serving.add_to(app)
+tools.add_to(app)
 vouching.add_to(app)
 nodes.add_to(app)
 roots.add_to(app)
 quotas.add_to(app)
 auditing.add_to(app)
+checking.add_to(app)
+completing.add_to(app)
+manual.add_to(app)
 
 
 def main() -> None:

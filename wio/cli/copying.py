@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from protocol.errors import BadLifetime, OverCeiling
-from wio.cli import here, output
+from protocol.errors import BadInput, BadLifetime, OverCeiling
+from wio.cli import here, output, watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def mc(
         list[str] | None, typer.Argument(metavar="COMMAND PATH…", help="mc's command and arguments.", show_default=False)
     ] = None,
 ) -> None:
-    """Run mc's ls, cp, mv, cat, head, rm, diff, tree, mirror, find, stat, du, pipe with workspace paths. See wio mc --help.
+    """Run mc's ls, cp, mv, rm, cat, head, diff, tree, mirror, find, stat, du, watch, pipe with workspace paths.
 
     A path is workspace/…, owner/workspace/…, or node:workspace/…. A local file is ./file, ../file, /file, or, for cp, mv,
     mirror, cat, head and diff, a bare word. Options are mc's own; wio mc cp --help shows them, and --json is mc's, too.
@@ -43,6 +43,13 @@ def mc(
         return
     if line.wants_help(given):
         raise typer.Exit(mc_run.run_help(given))
+    if given[0] == "watch":
+        asked = line.read(given)
+        if len(asked.words) > 1:
+            raise BadInput("wio mc watch watches one path at a time.", todo="wio watch shows all that changes.")
+        with here.session() as session:
+            watching.mc_watch(session.client, asked.options, asked.words[0].text)
+        return
     with here.session() as session:
         keys = session.keys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def session() -> Iterator[Session]:
-    """Open the session of whoever runs this; raise NotSignedIn with what to do."""
+def session(hub: str | None = None) -> Iterator[Session]:
+    """Open the session of whoever runs this, at ``hub`` if given; raise NotSignedIn with what to do."""
     from wio.session import Session  # noqa: PLC0415  - brings httpx and cryptography, which help does without
 
-    with Session.here() as here:
+    with Session.here() if hub is None else Session.here({**os.environ, "WIO_HUB": hub}) as here:
         yield here

@@ -1,34 +1,32 @@
-"""``wio creds`` and ``wio presign``: keys for other tools, and links to single files."""
+"""``wio creds``: keys for other tools.
+
+``wio creds PATH`` is short for ``wio creds get PATH``. A workspace that is called like a command here is still to be had:
+``wio creds get serve``.
+"""
 
 from __future__ import annotations
 
 import enum
 import shlex
-import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
+from msgspec import UNSET, UnsetType
+from typer.core import TyperGroup
 
-from protocol.errors import BadInput, BadLifetime, OverCeiling
-from protocol.names import shown
+from protocol.errors import BadInput
 from wio.cli import here, output
 from wio.cli.output import Json
-from wio.cli.words import MICROSECONDS, life, may, moment, safe, span
+from wio.cli.words import MICROSECONDS, life, may, moment, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wio.credentials import Key, Keys, Opening
+    from wio.credentials import Key, Opening
 
 _PANEL: Final = "Keys"
-_LONGEST_LINK_S: Final = 604_800
-"""Seven days: the longest that a SigV4 link can say."""
-
-
-_SLACK_S: Final = 60
-"""Asked for above a link's life, so that the key outlives it."""
 
 
 class Format(enum.StrEnum):
@@ -36,6 +34,7 @@ class Format(enum.StrEnum):
 
     ENV = "env"
     DOTENV = "dotenv"
+    POWERSHELL = "powershell"
     PROCESS = "process"
     JSON = "json"
 
@@ -74,34 +73,49 @@ class ClearKeys(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True, rename="pascal"):
-    """The form that ``credential_process`` in AWS's configuration files reads."""
+    """The form that ``credential_process`` in AWS's configuration files reads. Not every node gives a session token."""
 
     version: int
     access_key_id: str
     secret_access_key: str
-    session_token: str
+    session_token: str | UnsetType
     expiration: str
 
     def __repr__(self) -> str:
         return f"Process({self.access_key_id})"
 
 
-class Link(msgspec.Struct, frozen=True):
-    """What ``wio presign --json`` answers. Times in Unix microseconds; ``bounded``: shorter than asked, by the key's life."""
+class KeptKey(msgspec.Struct, frozen=True):
+    """A key on this machine, without its secret. Times in Unix microseconds; ``kind``: what it was asked for as."""
 
-    path: str
-    url: str
+    node: str
+    access_key: str
+    kind: str
+    fetched_at: int
     expires_at: int
-    asked_until: int
-    bounded: bool
+
+
+class _Short(TyperGroup):
+    """The group ``wio creds``: what begins with none of its commands is for ``get``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``get`` before paths and options."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["get", *args]
+        return super().parse_args(ctx, args)
+
+
+group = typer.Typer(
+    cls=_Short, no_args_is_help=True, help="Storage keys for your own tools. wio creds PATH is short for wio creds get PATH."
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (creds, presign):
-        app.command(rich_help_panel=_PANEL)(command)
+    app.add_typer(group, name="creds", rich_help_panel=_PANEL)
 
 
+@group.command("get")
 def creds(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="What the key must reach.", show_default=False)],
     *,
@@ -109,19 +123,29 @@ def creds(
     narrow: Annotated[bool, typer.Option("--narrow", help="A key that reaches these paths and nothing else.")] = False,
     ttl: Annotated[str, typer.Option("--ttl", metavar="LIFE", help="How long it lives: 900, 15m, 1h.")] = "1h",
     form: Annotated[
-        Format, typer.Option("--format", help="env: lines for a shell; process: for credential_process.")
+        Format,
+        typer.Option("--format", help="env: lines for a shell; powershell: for PowerShell; process: for credential_process."),
     ] = Format.ENV,
+    any_of: Annotated[
+        bool, typer.Option("--any", help="One key that reaches at least one of the paths: for tools that go on with the rest.")
+    ] = False,
+    hub: Annotated[
+        str | None, typer.Option("--hub", metavar="URL", help="Of this hub, whichever is the usual one.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Print a storage key for your own tools: aws, boto3, rclone, DuckDB. One key reaches all you have on that node."""
     from wio.credentials import Wish  # noqa: PLC0415  - brings cryptography, which help does without
 
+    if any_of and narrow:
+        raise BadInput("--narrow says what a key must reach, and --any that part of it is enough.", todo="Choose one.")
     wish = Wish(life_s=life(ttl), read_only=read_only, narrow=narrow)
     # Tools ask for the process form at every start of theirs, and find out by themselves when a key is refused. In the other
     # forms a person takes the key along: it has to be good now.
     confirmed = json or form is not Format.PROCESS
-    with here.session() as session:
-        opened = session.keys.open(paths, wish, confirmed=confirmed)
+    with here.session(hub) as session:
+        keys = session.keys
+        opened = (keys.any(paths, wish, confirmed=confirmed),) if any_of else keys.open(paths, wish, confirmed=confirmed)
         for warning in session.keys.warnings:
             output.note(f"# warning: {safe(warning)}")
     if json or form is Format.JSON:
@@ -131,57 +155,40 @@ def creds(
     if form is Format.PROCESS:
         output.value(as_process(key))
         return
-    for text in as_lines(key, export=form is Format.ENV):
+    for text in as_lines(key, form):
         output.line(text)
     for opening in opened:
         output.note(f"# {safe(opening.place.path)} is {safe(opening.place.uri)} ({may(opening.place.permission)})")
     output.note(f"# The key of node {safe(key.node)} is good until {moment(key.expires * MICROSECONDS)}.")
 
 
-def presign(
-    path: Annotated[str, typer.Argument(help="The file.", show_default=False)],
-    *,
-    expires: Annotated[str, typer.Option("--expires", metavar="LIFE", help="How long it works: 15m, 1h, 1d.")] = "1h",
-    json: Json = False,
-) -> None:
-    """Print a link to one file, signed here with your key. It dies with the key, and at once when your access ends."""
-    from wio import s3  # noqa: PLC0415  - brings botocore, which help does without
-
-    asked = life(expires)
-    if asked > _LONGEST_LINK_S:
-        raise BadLifetime(
-            f"A link can live for 7 days at most, and {shown(expires)} is more.", todo="Give a shorter --expires."
-        )
+@group.command("ls")
+def kept(*, json: Json = False) -> None:
+    """List the keys on this machine that are still good. None of their secrets is shown."""
     with here.session() as session:
-        opening = _opened_for(session.keys, path, asked)
-    place = opening.place
-    if not place.inside or place.key.endswith("/"):
-        raise BadInput(
-            f"{shown(path)} is a folder; a link is for one file.", todo="For folders: wio share, or wio creds --narrow."
-        )
-    now = int(time.time())
-    left = opening.key.expires - now
-    works = min(asked, left)
-    if works <= 0:
-        raise BadLifetime("The key ended before the link was made.", todo="Try again.")
-    link = Link(
-        path=path,
-        url=s3.presign(opening.key, place, expires_s=works),
-        expires_at=(now + works) * MICROSECONDS,
-        asked_until=(now + asked) * MICROSECONDS,
-        bounded=works < asked,
-    )
+        found = session.keys.kept()
     if json:
-        output.value(link)
+        output.value(
+            [
+                KeptKey(key.node, key.access_key, kind, key.fetched * MICROSECONDS, key.expires * MICROSECONDS)
+                for kind, key in found
+            ]
+        )
         return
-    output.line(link.url)
-    short = f", shorter than asked: your key on {safe(place.node)} ends then" if link.bounded else ""
-    output.note(f"Works for {span(works)}, until {moment(link.expires_at)}{short}. It dies at once when your access ends.")
+    if not found:
+        output.note("There is no key on this machine.")
+        return
+    columns = [output.Column(title) for title in ("node", "key", "asked for", "good until")]
+    rows = [(key.node, key.access_key, f"{kind} s", moment(key.expires * MICROSECONDS)) for kind, key in found]
+    output.table(columns, rows)
 
 
-def as_lines(key: Key, *, export: bool) -> list[str]:
-    """Return the variables that AWS's tools read, quoted for a shell (``export``) or a .env file."""
-    variables = (
+def as_lines(key: Key, form: Format) -> list[str]:
+    """Return the variables that AWS's tools read, quoted for a shell, PowerShell or a .env file.
+
+    A node that gives no session token leaves none over from another key, either.
+    """
+    variables = [
         ("AWS_ACCESS_KEY_ID", key.access_key),
         ("AWS_SECRET_ACCESS_KEY", key.secret_key),
         ("AWS_SESSION_TOKEN", key.session_token),
@@ -189,27 +196,23 @@ def as_lines(key: Key, *, export: bool) -> list[str]:
         ("AWS_ENDPOINT_URL", key.endpoint),
         ("AWS_REGION", key.region),
         ("AWS_DEFAULT_REGION", key.region),
-    )
-    return [f"{'export ' if export else ''}{name}={shlex.quote(text)}" for name, text in variables]
+    ]
+    return [line for name, text in variables if (line := _as_line(name, text, form))]
+
+
+def _as_line(name: str, text: str, form: Format) -> str:
+    if form is Format.POWERSHELL:
+        quoted = text.replace("'", "''")
+        return f"$env:{name} = '{quoted}'" if text else f"Remove-Item Env:{name} -ErrorAction SilentlyContinue"
+    if form is Format.ENV:
+        return f"export {name}={shlex.quote(text)}" if text else f"unset {name}"
+    return f"{name}={shlex.quote(text)}" if text else ""
 
 
 def as_process(key: Key) -> Process:
     """Return the form for ``credential_process``."""
     ends = datetime.fromtimestamp(key.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Process(1, key.access_key, key.secret_key, key.session_token, ends)
-
-
-def _opened_for(keys: Keys, path: str, seconds: int) -> Opening:
-    """Open a path with a new key that lasts so long, or, where the node gives none, with the longest usual one."""
-    from wio.credentials import LONG_LIFE_S, USUAL_LIFE_S, Wish  # noqa: PLC0415  - brings cryptography, which help does without
-
-    wanted = max(USUAL_LIFE_S, seconds + _SLACK_S)
-    for life_s in dict.fromkeys((wanted, min(wanted, LONG_LIFE_S))):
-        try:
-            return keys.open((path,), Wish(life_s=life_s, left_s=min(seconds, life_s - _SLACK_S)), confirmed=True)[0]
-        except (BadLifetime, OverCeiling):
-            continue
-    return keys.open((path,), confirmed=True)[0]
+    return Process(1, key.access_key, key.secret_key, key.session_token or UNSET, ends)
 
 
 def _each_key(opened: Iterable[Opening]) -> list[Key]:

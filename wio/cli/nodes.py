@@ -37,11 +37,15 @@ def invite(
         str | None, typer.Argument(help="What the node will be called; else its owner chooses.", show_default=False)
     ] = None,
     ttl: Annotated[str, typer.Option("--ttl", metavar="LIFE", help="How long the string can be used.")] = "10m",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="For the place of the node of that name, whose agent has lost its state directory."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Ask for a join string, and print the line to run beside the storage server."""
     with here.session() as session:
-        invitation = session.client.invite(name, life(ttl))
+        invitation = session.client.invite(name, life(ttl), replace=replace)
     if json:
         output.value(invitation)
         return

@@ -6,6 +6,7 @@ rich as plain text, never as markup, and without anything a terminal would act o
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
@@ -35,6 +36,11 @@ def value(answer: Any) -> None:
 def line(text: str = "") -> None:
     """Print one line of an answer."""
     sys.stdout.write(text + "\n")
+
+
+def flush() -> None:
+    """Have whoever reads the answer see what there is of it, before a command goes on."""
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -88,6 +94,20 @@ def _fitted(columns: Sequence[Column], rows: list[list[str]], *, head: bool) -> 
 def fields(rows: Sequence[tuple[str, str]]) -> None:
     """Print one thing as a list of names and values; empty values are left out."""
     table([Column("", right=False), Column("", fold=True)], [row for row in rows if row[1]], head=False)
+
+
+_MARKS = {"good": ("ok   ", "32"), "remark": ("note ", "33"), "wrong": ("WRONG", "31")}
+
+
+def mark(verdict: str) -> str:
+    """Return how a finding stands, in colour where somebody sees it and wants colour."""
+    word, colour = _MARKS[verdict]
+    return f"\x1b[{colour}m{word}\x1b[0m" if coloured() else word
+
+
+def coloured() -> bool:
+    """Say whether to use colour: on a terminal that has it, unless NO_COLOR is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def failure(error: WioError, *, as_json: bool) -> None:

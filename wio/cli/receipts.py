@@ -54,6 +54,41 @@ def together(receipts: Sequence[Receipt], zone: tzinfo | None = None) -> list[st
     return [receipt(many[0], zone) if len(many) == 1 else _many(many, zone) for many in alike.values()]
 
 
+def link(one: Receipt, zone: tzinfo | None = None) -> str:
+    """Say what became of one link that was ended: ``dead in 12 ms; lab3 refused it at 10:42:07.318``."""
+    node, reason = safe(one.node), _clause(one)
+    if one.state is ReceiptState.REFUSED:
+        return f"refused on {node}: {reason or 'the node gave no reason'}"
+    if one.state is ReceiptState.PENDING:
+        return _pending(one, node, reason)
+    took = "" if one.enforced_at is None else f" in {span(max(one.enforced_at - one.asked_at, 0) / 1_000_000)}"
+    odd = next((proof for proof in one.proofs if not proof.expected), None)
+    if odd is not None:
+        return f"{node} says it is dead, but {safe(odd.what)} was answered {odd.status} at {clock_time(odd.at, zone)}"
+    tried = f"; {node} refused it at {clock_time(one.proofs[-1].at, zone)}" if one.proofs else ""
+    return f"dead{took if one.keys_out else ''}{tried}" if one.keys_out or not reason else f"dead: {reason}"
+
+
+def links(ended: Sequence[Receipt], asked: str) -> list[str]:
+    """Say how many links ended with a share, for each node: ``1 link of bob's on scans is dead.``."""
+    alike: dict[tuple[str, str, str, str], list[Receipt]] = {}
+    for one in ended:
+        alike.setdefault((one.subject.name.removesuffix("'s link"), one.state, one.node, _clause(one)), []).append(one)
+    said = []
+    for (maker, state, node, reason), many in sorted(alike.items()):
+        start = f"{count(len(many), 'link')} of {safe(maker)}'s on {safe(asked)}"
+        single = len(many) == 1
+        if state == ReceiptState.ENFORCED:
+            said.append(f"{start} {'is' if single else 'are'} dead.")
+        elif state == ReceiptState.PENDING:
+            longest = max((receipt.exposure_s or 0 for receipt in many), default=0)
+            ends = "dies" if single else "die"
+            said.append(f"{start} {ends} when {safe(node)} is back; at most {span(longest)} of exposure.")
+        else:
+            said.append(f"{start} {'was' if single else 'were'} not ended on {safe(node)}: {reason or 'it gave no reason'}.")
+    return said
+
+
 def exit_code(receipts: Iterable[Receipt]) -> int:
     """Return 1 if a node refused, 6 if one is still pending, else 0."""
     states = {one.state for one in receipts}

@@ -13,7 +13,7 @@ from protocol.errors import DeadlinePassed, StorageRefused
 from protocol.hours import check_hours
 from protocol.messages import IndexLevel, ScanState
 from protocol.names import Layout
-from wio.cli import here, output, proofs, root_changes
+from wio.cli import applying, here, output, proofs, root_changes
 from wio.cli.output import Column, Json
 from wio.cli.words import MICROSECONDS, count, moment, root_address, root_view, safe, size, span
 
@@ -36,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("scan")(scan)
     group.command("survey")(proofs.survey)
+    group.command("apply")(applying.apply)
     root_changes.add_to(group)
     app.add_typer(group, name="root", rich_help_panel=_PANEL)
 

@@ -65,7 +65,7 @@ def unshare(workspace: Name, who: Who, *, json: Json = False) -> None:
     with here.session() as session:
         done = session.client.unshare(workspace, who)
     _show(done, workspace, json=json)
-    raise typer.Exit(receipts.exit_code(done.receipts))
+    raise typer.Exit(receipts.exit_code((*done.receipts, *done.links)))
 
 
 def shares(
@@ -109,5 +109,6 @@ def _show(done: ShareChange, asked: str, *, json: bool) -> None:
         output.value(done)
         return
     output.line(receipts.change(done, safe(asked.rstrip("/"))))
-    for text in receipts.together(done.receipts):
+    name = safe(asked.rstrip("/"))
+    for text in (*receipts.together(done.receipts), *receipts.links(done.links, name)):
         output.line(text)

@@ -35,3 +35,11 @@ class Exports:
             raise RootMissing(
                 f"Bucket {bucket} is not served by this node.", todo=f"Its directories are served as: {known}."
             ) from None
+
+    def add(self, export: Export) -> None:
+        """Serve one more directory, or another one under a known name."""
+        self._directories[export.bucket] = Path(export.directory)
+
+    def remove(self, bucket: str) -> None:
+        """Serve a bucket no longer; fine if it is not served."""
+        self._directories.pop(bucket, None)

@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import delete, select, update
 
-from hub.db import catalogue
+from hub.db import catalogue, kept
 from hub.db.database import Database as HubDatabase
+from hub.db.proofs import Open
 from hub.db.tables import audit, entries, journals, roots
 from hub.services import repairing as repairs
 from hub.services.audit import Audit
+from hub.services.counting import Counting, next_root
 from hub.services.repairing import Repairing
 from protocol.errors import NodeOffline
 from protocol.messages import (
@@ -369,3 +372,86 @@ async def test_many_histories_of_tampering_end_equal(spoke: Spoke, repairing: Re
         assert await repairing.step() == 1
         spoke.schedule.request(spoke.config.root)
         await spoke.equal()
+
+
+class Days:
+    """The world's clock, some days on."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.days = 0
+
+    def now(self) -> int:
+        return int(self._world.now()) + self.days * 86_400_000_000
+
+
+async def counted(counting: Counting) -> list[int]:
+    """Count every root whose day is over."""
+    done = []
+    while (root := await counting.step()) is not None:
+        done.append(root)
+    return done
+
+
+async def scanned(spoke: Spoke) -> None:
+    """Scan, and wait until that is done."""
+    began = spoke.world.now()
+    spoke.schedule.request(spoke.config.root)
+    async with asyncio.timeout(20):
+        while ((await spoke.ledger.standings())[0].scanned_at or 0) < began:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_changed_while_all_totals_fit_is_found_by_counting_and_repaired(
+    spoke: Spoke, repairing: Repairing, agents: Asked
+) -> None:
+    world, clock, mine = spoke.world, Days(spoke.world), spoke.config.root
+    told: list[str] = []
+
+    async def pause(_: float) -> None:
+        await asyncio.sleep(0)
+
+    counting = Counting(database=world.database, clock=clock, drifted=lambda: told.append("drifted"), pause=pause)
+    assert mine in await counted(counting)
+    async with world.database.write() as connection:
+        here = entries.c.root_id == mine
+        await connection.execute(update(entries).where(here, entries.c.key == "k007").values(etag="forged"))
+        await connection.execute(delete(entries).where(here, entries.c.key == "k008"))
+    await scanned(spoke)
+    assert mine not in world.ingest.drifts  # a scan does not see it
+    assert await counted(counting) == []  # its day is not over
+    assert await repairing.step() == 0
+    clock.days += 1
+    told.clear()
+    assert mine in await counted(counting)
+    assert "drifted" in told
+    assert await repairing.step() == 1
+    assert agents.rechecked() > 0
+    await spoke.equal()
+
+
+def test_the_root_that_waited_longest_comes_first_and_none_before_its_day() -> None:
+    day, now = 86_400_000_000, 10**15
+    made = [Open(root, 1, now - 3 * day) for root in (1, 2, 3)]
+    found = next_root(made, {1: now - day, 2: now - 2 * day, 3: now - day + 1}, now)
+    assert found is not None
+    assert found.root == 2
+    assert next_root([made[2]], {3: now - day + 1}, now) is None
+    assert next_root([Open(4, 1, now - day + 1)], {}, now) is None
+    assert next_root([made[0]], {}, now) == made[0]
+    assert next_root([made[0]], {1: now + 365 * day}, now) == made[0], "a time to come does not put it off"
+
+
+async def test_what_is_kept_of_counts_may_be_damaged_and_forgets_roots_that_are_gone(spoke: Spoke) -> None:
+    world, clock = spoke.world, Days(spoke.world)
+    counting = Counting(database=world.database, clock=clock)
+    async with world.database.write() as connection:
+        await kept.put(connection, {"counted roots": b"no msgpack"})
+    assert spoke.config.root in await counted(counting)
+    async with world.database.write() as connection:
+        await connection.execute(update(roots).where(roots.c.id == spoke.config.root).values(retired_at=1))
+    clock.days += 1
+    assert spoke.config.root not in await counted(counting)
+    async with world.database.read() as connection:
+        body = await kept.get(connection, "counted roots")
+    assert spoke.config.root not in msgspec.msgpack.decode(body)

@@ -23,7 +23,7 @@ from protocol.errors import (
     UnknownNode,
     UnknownPeer,
 )
-from protocol.identity import new_key, public_bytes
+from protocol.identity import JoinString, fingerprint, label_of, new_key, public_bytes, to_text
 from protocol.messages import Health
 from protocol.session import Proved
 
@@ -129,6 +129,50 @@ async def test_an_invitation_is_a_line_to_run(bench: Any, alice: Actor) -> None:
             await bench.enrolment.invite(alice, NewInvitation(life_s=life))
     with pytest.raises(BadName):
         await bench.enrolment.invite(alice, NewInvitation("a*"))
+
+
+async def test_a_node_whose_agent_lost_its_keys_is_replaced_and_the_old_key_opens_nothing(
+    bench: Any, alice: Actor, bob: Actor
+) -> None:
+    admin = await bench.person("boss", admin=True)
+    old, new, third = (public_bytes(new_key(bytes([number]) * 32)) for number in range(3))
+    node = (await bench.enrolment.admit(bench.proved(await bench.invited(alice), "lab3", old), HERE)).node
+    for who, name, error in (
+        (bob, "lab3", NotAllowed),
+        (alice, "lab9", UnknownNode),
+        (alice, None, BadName),
+    ):
+        with pytest.raises(error):
+            await bench.enrolment.invite(who, NewInvitation(name, replace=True))
+    made = await bench.enrolment.invite(admin, NewInvitation("lab3", replace=True))
+    assert shlex.split(made.command)[5:] == ["--replace", "--name", "lab3", "--label", label_of(old)]
+    join = JoinString.parse(made.join_string, 0)
+    with pytest.raises(BadName, match="for node lab3"):
+        await bench.enrolment.admit(bench.proved(join, "lab4", new), HERE)
+    for _ in range(2):  # again, as where the answer was lost
+        admitted = await bench.enrolment.admit(bench.proved(join, "lab3", new), HERE)
+        assert (admitted.node, admitted.name) == (node, "lab3")
+    with pytest.raises(JoinStringUsed):
+        await bench.enrolment.admit(bench.proved(join, "", third), HERE)
+    with pytest.raises(UnknownPeer):
+        await bench.enrolment.admit(Proved(old, None), HERE)
+    assert (await bench.enrolment.admit(Proved(new, None), HERE)).node == node
+    shown = await bench.enrolment.node(alice, "lab3")
+    assert (shown.owner, shown.key) == ("alice", to_text(new))
+    [told] = [one for one in await bench.audit.entries(admin) if one.action == "node.replace"]
+    assert fingerprint(old) in told.detail
+    assert fingerprint(new) in told.detail
+
+
+async def test_a_node_that_was_evicted_is_not_replaced(bench: Any, alice: Actor) -> None:
+    old, new = (public_bytes(new_key(bytes([number]) * 32)) for number in range(2))
+    await bench.enrolment.admit(bench.proved(await bench.invited(alice), "lab3", old), HERE)
+    made = await bench.enrolment.invite(alice, NewInvitation("lab3", replace=True))
+    await bench.enrolment.evict(alice, "lab3")
+    with pytest.raises(Evicted):
+        await bench.enrolment.invite(alice, NewInvitation("lab3", replace=True))
+    with pytest.raises(BadJoinString, match="removed"):
+        await bench.enrolment.admit(bench.proved(JoinString.parse(made.join_string, 0), "", new), HERE)
 
 
 async def test_nobody_can_hoard_join_strings(bench: Any, alice: Actor) -> None:

@@ -434,7 +434,7 @@ async def test_what_the_count_does_not_see_is_said_where_it_is_set(bench: Any, f
     alice, lab3, root = filled.alice, filled.lab3, filled.root
     probes = (ProbeLine("versioned-buckets", Finding.YES, "some"),)
     where = ("http://127.0.0.1:9000",)
-    await bench.enrolment.report(lab3.id, Report("1", "posix", "gateway", where, "us-east-1", Finding.YES, probes))
+    await bench.enrolment.report(lab3.id, Report("1", "directory", "gateway", where, "us-east-1", Finding.YES, probes))
     async with bench.database.write() as connection:
         await connection.execute(update(roots).where(roots.c.id == root.id).values(level=str(IndexLevel.NONE)))
     quota = await filled.set(alice, QuotaKind.ROOT, "lab3/main", hard=MIB)

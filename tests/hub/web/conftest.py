@@ -32,6 +32,7 @@ from protocol.messages import (
     Finding,
     GrantsApplied,
     Health,
+    LinkSigned,
     Mint,
     Minted,
     ProbeLine,
@@ -41,6 +42,7 @@ from protocol.messages import (
     ScanState,
     SealedCredential,
     SetGrants,
+    SignLink,
     Sum,
     Survey,
     Surveyed,
@@ -157,6 +159,8 @@ class YesAgent:
             await self.say(GrantsApplied(message.request, subject.subject, subject.epoch, now, 0, ()))
         elif isinstance(message, Mint):
             await self.say(Minted(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
+        elif isinstance(message, SignLink):
+            await self.say(LinkSigned(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
         elif isinstance(message, Survey):
             await self.say(Surveyed(message.request, 0, 0, (), (), 1, 1))
         elif isinstance(message, Verify):

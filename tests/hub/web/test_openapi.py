@@ -152,13 +152,13 @@ def test_the_routes_are_those_of_the_contract(document: Document) -> None:
     written = re.findall(r"^    (GET|POST|PUT|PATCH|DELETE) +(/[^ ?\n]*)", protocol.api.__doc__ or "", flags=re.MULTILINE)
     served = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert served == {(method, f"/api/v1{path}") for method, path in written}
-    assert len(served) == len(written) == 54
+    assert len(served) == len(written) == 58
 
 
 def test_what_people_send_is_described_as_strictly_as_it_is_read(document: Document) -> None:
     schemas = document["components"]["schemas"]
     sent = [name for name in schemas if name.startswith("New") or name == "Login"]
-    assert len(sent) == 13
+    assert len(sent) == 14
     for name in sent:
         assert schemas[name]["additionalProperties"] is False
     assert schemas["NewAccount"]["required"] == ["email", "username", "password"]
@@ -175,7 +175,7 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
     """Walk the whole API as two people with a node that says yes; every operation answers well once, most also badly."""
     seen: set[str] = set()
 
-    async def ask(method: str, path: str, status: int, who: dict[str, str] | None = None, **body: Any) -> Any:
+    async def ask(method: str, path: str, status: int, who: dict[str, str] | None = None, /, **body: Any) -> Any:
         kwargs = {"json": body} if body else {}
         answer = await hub.http.request(method, path, headers=who or {}, **kwargs)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
@@ -233,6 +233,13 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         key = "A" * 42 + "A"
         await ask("POST", "/credentials", 201, friend, client_key=key, paths=["walker/scans/"])
         await ask("POST", "/assertions", 201, friend, node="walk1")
+        file = {"client_key": key, "path": "walker/scans/a.txt"}
+        link = await ask("POST", "/links", 201, friend, **file)
+        await ask("POST", "/links", 400, friend, **file, life_s=0)
+        assert await ask("GET", "/links?path=scans/", 200, walker) == [link["link"]]
+        await ask("GET", "/links?path=nothing", 404, friend)
+        await ask("DELETE", f"/links/{link['link']['id']}", 200, friend)
+        await ask("DELETE", "/links/4711", 404, friend)
         await ask("POST", "/assertions", 404, friend, node="nowhere")
         await ask("POST", "/assertions", 403, await hub.register("stranger"), node="walk1")
         await ask("POST", "/credentials", 404, friend, client_key=key, paths=["walker/nothing/"])
@@ -243,6 +250,9 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
         await ask("GET", "/files?path=walker/scans", 404, friend)
         await ask("GET", "/files", 400, walker)
         await ask("GET", "/file?path=scans/a.txt", 404, walker)
+        now = (await ask("GET", "/changes?path=scans", 200, walker))["after"]
+        await ask("GET", "/changes?path=walker/scans", 404, friend)
+        await ask("GET", "/changes?after=forged", 400, walker)
         row = Row(Change.PUT, (await ask("GET", "/roots/walk1/data", 200, walker))["id"], "walker/scans/a.txt", 1, 1, "e")
         await node.say(Events(1, 0, (row,), run_on(EMPTY_RUN, [row])))
         async with asyncio.timeout(10):
@@ -250,6 +260,8 @@ async def test_every_route_answers_what_its_description_says(  # noqa: PLR0915 -
                 await asyncio.sleep(0.01)
         assert (await ask("GET", "/file?path=scans/a.txt", 200, walker))["size"] == 1
         await ask("GET", "/file?path=walker/scans/a.txt", 404, friend)
+        [change] = (await ask("GET", f"/changes?path=scans&after={now}", 200, walker))["changes"]
+        assert (change["path"], change["gone"], change["size"]) == ("walker/scans/a.txt", False, 1)
         assert await ask("GET", "/unreadable?node=walk1&root=data", 200, walker) == []
         await ask("GET", "/unreadable?node=walk1&root=data", 403, await hub.register("onlooker"))
         await ask("GET", "/search?q=ext:txt&facets=ext,node&sort=newest", 200, walker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -13,6 +14,7 @@ from protocol.grants import Grant, Narrowing, Permission
 from protocol.messages import Finding, RootConfig
 from protocol.names import Layout, Place
 from spoke_agent.storage.node import Call, Credential, Entry, Hint, Holder, HolderKind
+from spoke_agent.storage.posix.posix import PosixNode
 
 from .conftest import Bench, grant, root
 
@@ -101,13 +103,15 @@ async def test_what_stays_granted_is_never_refused_while_other_things_change(ben
             answers.append(await bench.status(credential, "GET", f"/{bucket}/kept/a"))
 
     hammering = [asyncio.create_task(hammer()) for _ in range(3)]
-    for number in range(20):
-        # from one policy to three and back
-        more = [grant(bucket, f"w{n:03}/", WRITE) for n in range(400 if number % 2 else 3)]
-        await bench.node.set_access(holder, [kept, *more])
+    async with asyncio.timeout(30):
+        for number in itertools.count():
+            # from one policy to three and back
+            more = [grant(bucket, f"w{n:03}/", WRITE) for n in range(400 if number % 2 else 3)]
+            await bench.node.set_access(holder, [kept, *more])
+            if number >= 20 and len(answers) > 50:
+                break
     over.set()
     await asyncio.gather(*hammering)
-    assert len(answers) > 20
     assert set(answers) == {200}
 
 
@@ -278,10 +282,14 @@ async def test_an_attempt_tells_allowed_from_refused_and_changes_nothing(bench: 
 async def test_a_root_is_itself_until_its_bucket_is_made_anew(bench: Bench) -> None:
     bucket = await bench.bucket()
     identity = await bench.node.check_root(root(bucket))
-    await bench.put(bucket, "a")
-    assert await bench.node.check_root(root(bucket, "a/")) == identity
-    await bench.s3.delete(bucket, "a")
-    await bench.s3.drop_bucket(bucket)
+    await bench.put(bucket, "a/b")
+    assert await bench.node.check_root(root(bucket)) == identity
+    part = await bench.node.check_root(root(bucket, "a/"))
+    await bench.put(bucket, "a/c")
+    assert await bench.node.check_root(root(bucket, "a/")) == part
+    for key in ("a/b", "a/c"):
+        await bench.s3.delete(bucket, key)
+    await bench.drop_bucket(bucket)
     with pytest.raises(RootMissing, match=bucket):
         await bench.node.check_root(root(bucket))
     await bench.bucket(bucket)
@@ -291,10 +299,21 @@ async def test_a_root_is_itself_until_its_bucket_is_made_anew(bench: Bench) -> N
 async def test_a_root_of_many_buckets_stays_itself_while_they_come_and_go(bench: Bench) -> None:
     bucket = await bench.bucket()
     where = root(bucket, layout=Layout.BUCKET)
+    if not bench.can.buckets:
+        await _buckets_are_refused(bench, where)
+        return
     identity = await bench.node.check_root(where)
     await bench.node.make_bucket(f"{bucket}--alice--a")
     await bench.node.make_bucket(f"{bucket}--alice--a")
     assert await bench.node.check_root(where) == identity
+
+
+async def _buckets_are_refused(bench: Bench, where: RootConfig) -> None:
+    with pytest.raises(StorageRefused, match="makes no buckets") as refused:
+        await bench.node.make_bucket(f"{where.bucket}--alice--a")
+    assert "prefix layout" in refused.value.todo
+    with pytest.raises(StorageRefused, match="layout"):
+        await bench.node.check_root(where)
 
 
 async def test_a_bucket_whose_name_is_none_is_not_made(bench: Bench) -> None:
@@ -335,22 +354,24 @@ ODD = [
 
 async def test_a_scan_returns_every_key_as_it_is_in_order_with_its_size(bench: Bench) -> None:
     bucket = await bench.bucket()
-    for number, key in enumerate(ODD):
+    odd = [key for key in ODD if bench.can.folders_are_keys or not key.endswith("/")]
+    for number, key in enumerate(odd):
         await bench.put(bucket, key, b"x" * number)
     found = await everything(bench, root(bucket))
-    assert [entry.key for entry in found] == sorted(ODD, key=str.encode)
-    assert {entry.key: entry.size for entry in found} == {key: number for number, key in enumerate(ODD)}
+    assert [entry.key for entry in found] == sorted(odd, key=str.encode)
+    assert {entry.key: entry.size for entry in found} == {key: number for number, key in enumerate(odd)}
     now = bench.connection.clock() * 1000
     assert all(abs(entry.mtime - now) < 60_000_000_000 for entry in found)
 
 
 async def test_a_look_finds_what_a_scan_finds_to_the_last_digit(bench: Bench) -> None:
     bucket = await bench.bucket()
-    for key in ODD:
+    odd = [key for key in ODD if bench.can.folders_are_keys or not key.endswith("/")]
+    for key in odd:
         await bench.put(bucket, f"in/{key}", key.encode())
     where = root(bucket, "in/")
     found = await everything(bench, where)
-    assert len(found) == len(ODD)
+    assert len(found) == len(odd)
     for entry in found:
         assert await bench.node.look(where, entry.key) == entry
 
@@ -386,7 +407,7 @@ async def test_a_scan_goes_on_over_pages_and_from_anywhere(bench: Bench) -> None
     await bench.put(bucket, "base-", b"")
     where, ordered = root(bucket, "base/"), sorted(names)
     pages = [page async for page in bench.node.scan(where)]
-    assert len(pages) >= 3
+    assert len(pages) >= 2
     assert [entry.key for page in pages for entry in page] == ordered
     for start in ("p0/f00300", "p1", "p1/", "p1/f9", "zzz", ordered[-1]):
         assert await keys(bench, where, start_after=start) == [key for key in ordered if key > start]
@@ -397,6 +418,9 @@ async def test_a_scan_goes_on_over_pages_and_from_anywhere(bench: Bench) -> None
 
 async def test_several_buckets_scan_as_one_root_in_order(bench: Bench) -> None:
     base = await bench.bucket()
+    if not bench.can.buckets:
+        await _buckets_are_refused(bench, root(base, layout=Layout.BUCKET))
+        return
     for part, key in (("alice--a", "x"), ("alice--a-b", "x"), ("alice--a.b", "y/z"), ("bob--a", "x"), ("bob--empty", "")):
         await bench.node.make_bucket(f"{base}--{part}")
         if key:
@@ -461,15 +485,20 @@ async def test_every_way_to_change_an_object_is_heard_of_with_its_person(bench: 
         for key, act in steps:
             heard.hints.clear()
             await act(credential)
-            await in_time(lambda key=key: key in heard.hinted())
-            assert all(hint == Hint(7, hint.key, actor=holder.name) for hint in heard.hints), heard.hints
+            await in_time(lambda key=key: Hint(7, key, actor=holder.name) in heard.hints)
+            if bench.can.reads_reported:
+                assert all(hint == Hint(7, hint.key, actor=holder.name) for hint in heard.hints), heard.hints
         heard.hints.clear()
         gone = ["put ü+%.txt", "big.bin"]
         await _delete_many(bench, credential, bucket, [f"in/{key}" for key in gone])
-        await in_time(lambda: set(gone) <= set(heard.hinted()))
+        await in_time(lambda: {Hint(7, key, actor=holder.name) for key in gone} <= set(heard.hints))
         await bench.ask(credential, "GET", f"/{bucket}/in/nothing")
-        await in_time(lambda: bool(heard.operations("nothing")))
-        assert [call.status for call in heard.calls if call.key == "nothing"] == [404]
+        if bench.can.reads_reported:
+            await in_time(lambda: bool(heard.operations("nothing")))
+            assert [call.status for call in heard.calls if call.key == "nothing"] == [404]
+        else:  # only what surely happened is a call: of a delete the gateway does not say whether it was refused
+            assert {call.operation for call in heard.calls} == {"PutObject", "CopyObject", "CompleteMultipartUpload"}
+            assert {call.status for call in heard.calls} == {200}
         assert {call.holder for call in heard.calls} == {holder.name}
     finally:
         watching.cancel()
@@ -511,9 +540,14 @@ async def test_a_probe_finds_what_wio_needs_and_leaves_nothing_behind(bench: Ben
     before = await bench.s3.buckets()
     facts = await bench.node.probe()
     found = {line.capability: line.found for line in facts.probes}
-    for needed in ("assume-role", "live-policies", "denies-service-accounts", "audit-webhook", "narrowed-keys"):
+    of_both = ("live-policies", "narrowed-keys")
+    of_tokens = ("assume-role", "denies-service-accounts", "audit-webhook")
+    of_accounts = ("throwaway-accounts", "denies-admin-calls", "denies-own-files", "write-events", "isolates-names")
+    for needed in (*of_both, *(of_tokens if bench.can.tokens else of_accounts)):
         assert found[needed] is Finding.YES, needed
-    assert facts.isolates_names in {Finding.YES, Finding.NO}
+    assert facts.isolates_names in ({Finding.YES} if bench.can.names_apart else {Finding.YES, Finding.NO})
+    if not bench.can.tokens:
+        assert found["session-tokens"] is found["read-events"] is Finding.NO
     assert all(line.detail for line in facts.probes)
     assert await bench.s3.buckets() == before
 
@@ -521,6 +555,9 @@ async def test_a_probe_finds_what_wio_needs_and_leaves_nothing_behind(bench: Ben
 async def test_a_server_that_is_gone_is_unreachable_in_every_call(bench: Bench) -> None:
     node = bench.node
     holder, credential = await bench.person()
+    if isinstance(node, PosixNode):
+        await _a_gateway_that_is_gone(node, holder, credential)
+        return
     await node.close()
     try:
         node._connection.url, url = "http://127.0.0.1:1", node._connection.url
@@ -548,3 +585,26 @@ async def test_a_server_that_is_gone_is_unreachable_in_every_call(bench: Bench) 
                 await call
     finally:
         node._connection.url = url
+
+
+async def _a_gateway_that_is_gone(node: PosixNode, holder: Holder, credential: Credential) -> None:
+    """What needs the gateway is unreachable. The tree is looked at without it, and what is taken away is taken away."""
+    await node.gateway.stop()
+    try:
+        calls: list[Awaitable[object]] = [
+            node.started(),
+            node.create(Holder(HolderKind.PERSON, os.urandom(16).hex()), [], ()),
+            node.mint(holder, life_s=900, narrowing=None),
+            node.attempt(credential, READ, Place("bucket", ""), None),
+            node.end_uploads([Place("bucket", "")], begun_before=1),
+            node.remove_orphans([holder]),
+            node.probe(),
+        ]
+        for call in calls:
+            with pytest.raises(StorageUnreachable, match="cannot be reached"):
+                await call
+        await node.set_access(holder, [])
+        assert await node.get_access(holder) == node.fingerprint([])
+        await node.remove(holder)
+    finally:
+        await node.gateway.start()

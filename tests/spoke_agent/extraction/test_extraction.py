@@ -20,6 +20,7 @@ from protocol.errors import Internal, StorageUnreachable, WioError
 from protocol.fields import Fields
 from protocol.messages import IndexLevel
 from spoke_agent.extraction import Budget, Extraction
+from spoke_agent.extraction.catalogue import Known
 
 MIB = 1024 * 1024
 DEADLINE_S = 30
@@ -486,3 +487,14 @@ async def test_that_no_worker_starts_is_not_the_files_fault(opens: Open, monkeyp
         await take(extraction, "a.well")
     monkeypatch.undo()
     assert (await take(extraction, "a.well")).kind == "test"
+
+
+def test_what_wios_own_extractors_lack_is_said_with_how_to_have_it() -> None:
+    extraction = Extraction()
+    assert not extraction.prepared
+    lacks = Known("dicom", "spoke_agent.extractors.dicom:Dicom", missing=("pydicom",))
+    extraction.__dict__["_known"] = (lacks, Known("theirs", "somebody.else:Theirs", missing=("theirlib",)))
+    assert extraction.missing() == [
+        "The extractor dicom is left out: pydicom is not installed. To have it: pip install 'workspacesio[extract]'",
+        "The extractor theirs is left out: theirlib is not installed.",
+    ]

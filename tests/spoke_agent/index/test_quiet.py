@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -168,3 +169,127 @@ async def test_a_flood_of_hints_stays_bounded_and_everything_is_found_after_it(b
     await bench.sync()
     await bench.check(1)
     assert bench.feed.backlog == 0
+
+
+# ---------------------------------------------------------------------------------------------------- a restart
+
+
+def _quiet_again(bench: Bench, left_s: float = 3600.0) -> None:
+    """Give the parts that a restart has made quiet hours that hold now."""
+    bench.schedule = Schedule(
+        bench.ledger, bench.scanner.scan_root, now=lambda: bench.now_s, every_s=3600, quiet_s=lambda _: left_s
+    )
+    bench.scanner._held = bench.schedule.held
+    bench.feed._schedule = bench.schedule
+
+
+class Killed(Exception):
+    pass
+
+
+async def _cut_at_page(bench: Bench, node: MemoryNode, page: int) -> None:
+    """Scan until so many pages are in, then be killed."""
+    pages = itertools.count(1)
+
+    def cut() -> None:
+        if next(pages) == page:
+            raise Killed
+
+    node.between = cut
+    with pytest.raises(Killed):
+        await bench.scanner.scan_root(1)
+    node.between = lambda: None
+    await bench.restart()
+
+
+async def test_a_scan_that_a_person_asked_for_goes_on_after_a_restart_whatever_the_hours(
+    bench: Bench, node: MemoryNode
+) -> None:
+    for number in range(55):
+        node.put(1, f"k{number:02}")
+    _quiet_again(bench)
+    bench.schedule.insist(1)
+    await bench.schedule.remember()
+    await _cut_at_page(bench, node, 3)
+    _quiet_again(bench)
+    await bench.schedule.recall()
+    bench.schedule.request_all(after_s=5.0)
+    assert await bench.schedule.step() == 0.0
+    (standing,) = await bench.ledger.standings()
+    assert (standing.objects, standing.scanned_at is not None) == (55, True)
+    assert await bench.schedule.step() == HELD_S, "what the start itself asks for waits for the end of the hours"
+    assert await bench.ledger.wishes() == []
+    await bench.restart()
+    _quiet_again(bench)
+    await bench.schedule.recall()
+    bench.schedule.request(1)
+    assert await bench.schedule.step() == HELD_S
+
+
+async def test_a_wish_whose_turn_had_not_come_is_not_forgotten_by_a_restart(bench: Bench, node: MemoryNode) -> None:
+    node.put(1, "a")
+    _quiet_again(bench)
+    bench.schedule.request(1, person=True)
+    await bench.schedule.remember()
+    await bench.restart()
+    _quiet_again(bench)
+    await bench.schedule.recall()
+    assert await bench.schedule.step() == 0.0
+    (standing,) = await bench.ledger.standings()
+    assert standing.objects == 1
+
+
+async def test_a_wish_goes_with_its_root(bench: Bench) -> None:
+    await bench.ledger.wish(1)
+    await bench.ledger.configure(2, [])
+    assert await bench.ledger.wishes() == []
+
+
+async def test_a_scan_that_nobody_asked_for_waits_after_a_restart_in_quiet_hours_and_goes_on_where_it_was(
+    bench: Bench, node: MemoryNode
+) -> None:
+    for number in range(55):
+        node.put(1, f"k{number:02}")
+    await _cut_at_page(bench, node, 3)
+    (standing,) = await bench.ledger.standings()
+    there = standing.scan_objects
+    assert 0 < there < 55
+    _quiet_again(bench)
+    await bench.schedule.recall()
+    bench.schedule.request_all()
+    assert await bench.schedule.step() == HELD_S
+    _quiet_again(bench, 0.0)
+    bench.schedule.request_all()
+    node.requests = 0
+    assert await bench.schedule.step() == 0.0
+    (standing,) = await bench.ledger.standings()
+    assert standing.objects == 55
+    assert await bench.schedule.step() == 0.0, "what it had listed before the restart may have changed: it is scanned once more"
+    assert (await bench.schedule.step() or 0.0) > 0.0
+
+
+async def test_the_start_scans_every_root_once_also_those_that_were_scanned(bench: Bench, node: MemoryNode) -> None:
+    node.make_root(2)
+    await bench.ledger.configure(2, [config_of(1), config_of(2)])
+    for root in (1, 2):
+        node.put(root, "a")
+    bench.schedule.request_all()
+    await bench.quiet()
+    node.delete(1, "a")
+    node.put(2, "b")
+    await bench.restart()
+    bench.schedule.request_all(after_s=5.0)
+    assert await bench.schedule.step() == 5.0, "as long as the storage server may not report changes yet"
+    bench.now_s = 5.0
+    await bench.quiet()
+    await bench.sync()
+    assert {(root, key) for root, key in bench.hub.entries} == {(2, "a"), (2, "b")}
+
+
+async def test_when_the_server_reports_again_the_scan_of_the_start_begins_at_once(bench: Bench, node: MemoryNode) -> None:
+    node.put(1, "a")
+    bench.schedule.request_all(after_s=5.0)
+    bench.schedule.request_all()
+    assert await bench.schedule.step() == 0.0
+    (standing,) = await bench.ledger.standings()
+    assert standing.objects == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,7 +15,7 @@ from spoke_agent.index import ledger, scan
 from spoke_agent.index.dirty import Mark
 from spoke_agent.index.ledger import Seen, Superseded
 from spoke_agent.index.spans import Span
-from spoke_agent.storage.node import Entry
+from spoke_agent.storage.node import Entry, Hint
 from tests.spoke_agent.index.conftest import Bench, MemoryNode, config_of
 
 
@@ -413,3 +414,43 @@ async def test_one_bucket_is_cut_at_one_place_and_many_are_cut_between_all_of_th
         fill(node, 60)
         await bench.scanner.scan_root(1)
     assert cuts == [scan.SPANS_IN_A_BUCKET, 10]
+
+
+async def test_objects_of_a_root_made_anew_do_not_come_in_by_hints(bench: Bench, node: MemoryNode) -> None:
+    fill(node, 20)
+    await scanned(bench)
+    known = await bench.ledger.known(1, Span())
+    node.make_root(1)
+    node.put(1, "f1/k0001", "the new root's")
+    node.put(1, "new", "the new root's")
+    bench.progress.clear()
+    for key in ("new", "f1/k0001"):
+        bench.feed.hint(Hint(1, key))
+        assert await bench.feed.look_once()
+    assert await bench.ledger.known(1, Span()) == known
+    assert [one.state for one in bench.progress] == [ScanState.FAILED, ScanState.FAILED], "nobody had to scan it to find out"
+    bench.feed.hint(Hint(1, "f1/", folder=True))
+    assert await bench.feed.list_once()
+    assert await bench.ledger.known(1, Span()) == known
+    assert bench.feed.backlog == 0
+
+
+async def test_a_long_listing_asks_now_and_then_whether_the_root_is_itself(bench: Bench, node: MemoryNode) -> None:
+    fill(node, 100)
+    await scanned(bench)
+    known = await bench.ledger.known(1, Span())
+    pages = 0
+
+    def replace() -> None:
+        nonlocal pages
+        pages += 1
+        if pages == 3:
+            kept = dict(node.objects[1])
+            node.make_root(1)
+            node.objects[1] = kept | {f"f9/new{number}": entry for number, entry in enumerate(kept.values())}
+            bench.time = itertools.count(next(bench.time) + 2_000_000, 1_000)
+
+    node.between = replace
+    with pytest.raises(RootMissing):
+        await bench.scanner.scan_root(1)
+    assert set(await bench.ledger.known(1, Span())) == set(known)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import calendar
 import hashlib
 import time
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoke_agent.storage.sigv4 import EMPTY_HASH, Key, Signable, Signer, amz_date, quoted_path, quoted_query
@@ -117,3 +118,28 @@ def test_keys_of_many_people_are_kept_within_bounds() -> None:
         signer.sign(Key("a", f"secret {number}"), "s3", request, DOCS_TIME)
     assert len(signer._kept) <= Signer.MAX_KEPT
     assert signer.sign(DOCS, "s3", request, DOCS_TIME) == first
+
+
+def test_it_presigns_the_example_of_the_s3_documentation() -> None:
+    query = Signer("us-east-1").presign(
+        DOCS, "GET", "examplebucket.s3.amazonaws.com", "/test.txt", life_s=86_400, now_s=DOCS_TIME
+    )
+    assert query == (
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
+        "&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
+        "&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    )
+
+
+@settings(deadline=None)  # botocore takes its time at first
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30).map(lambda text: text.replace("\0", "")))
+def test_it_presigns_any_key_as_botocore_does(text: str) -> None:
+    path = quoted_path(f"/bucket/{text}")
+    theirs = AWSRequest("PUT", f"https://s3.example:9000{path}")
+    S3SigV4QueryAuth(Credentials(DOCS.access_key, DOCS.secret_key, "to/k=en"), "s3", "eu-1", expires=60).add_auth(theirs)
+    wanted = dict(parse_qsl(urlsplit(theirs.url).query))
+    now = calendar.timegm(time.strptime(wanted["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+    key = Key(DOCS.access_key, DOCS.secret_key, "to/k=en")
+    signer = Signer("eu-1")
+    assert dict(parse_qsl(signer.presign(key, "PUT", "s3.example:9000", path, life_s=60, now_s=now))) == wanted
+    assert signer._kept == {}, "nothing of the key is kept"

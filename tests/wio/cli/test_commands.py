@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typer.testing import Result
 
 from protocol.api import (
@@ -26,8 +27,11 @@ from protocol.api import (
     FileEntry,
     Hit,
     Invitation,
+    Link,
+    LinkRevoked,
     Listing,
     NewCredentials,
+    NewLink,
     Node,
     NodeState,
     NodeView,
@@ -39,11 +43,12 @@ from protocol.api import (
     ShareChange,
     Workspace,
 )
-from protocol.errors import BadLifetime, BadQuery, NodeOffline, NoGrant, NotSignedIn, UnknownWorkspace, WrongPassword
+from protocol.errors import BadQuery, NodeOffline, NoGrant, NotSignedIn, OverCeiling, UnknownWorkspace, WrongPassword
 from protocol.grants import Permission, ProbeProof, Receipt, ReceiptState, Subject, SubjectKind
 from protocol.identity import fingerprint, new_key, public_bytes, to_text
 from protocol.messages import Finding, IndexLevel, ProbeLine, ScanState
 from protocol.names import Layout
+from protocol.sealing import client_key
 from tests.wio.standins import ALICE, SIGNED_IN, RecordedHub, Request, SealingNode
 from wio.cli import app, roots
 
@@ -429,10 +434,10 @@ def test_creds_in_each_format(wio: Wio) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("creds",), ("creds", "--json"), ("creds", "--format", "dotenv"), ("creds", "--format", "json"), ("presign",)],
+    [("creds",), ("creds", "--json"), ("creds", "--format", "dotenv"), ("creds", "--format", "json")],
     ids=" ".join,
 )
-def test_a_key_or_link_that_a_person_asks_for_is_confirmed_by_the_hub_each_time(
+def test_a_key_that_a_person_asks_for_is_confirmed_by_the_hub_each_time(
     wio: Wio, hub: RecordedHub, node: SealingNode, words: tuple[str, ...]
 ) -> None:
     for _ in range(2):
@@ -488,37 +493,127 @@ def test_a_changed_node_key_stops_the_command_until_it_is_trusted(wio: Wio, hub:
     assert wio("creds", "scans", "--read-only").exit_code == 0
 
 
-def test_presign_says_when_the_key_ends_before_the_link(wio: Wio, node: SealingNode) -> None:
-    node.lives = 3600
-    said = wio("presign", "scans/a b.txt", "--expires", "1d")
+# ------------------------------------------------------------------------------------------------------ links
+
+
+@pytest.fixture
+def linking(hub: RecordedHub, node: SealingNode) -> SealingNode:
+    """A node that presigns."""
+    hub.on("POST", "/links", lambda request: node.link(msgspec.json.decode(request.body, type=NewLink)))
+    return node
+
+
+def test_presign_prints_the_address_alone_and_says_the_rest_beside_it(wio: Wio, linking: SealingNode) -> None:
+    said = wio("presign", "scans/a b.txt", "--expires", "2h")
     assert said.exit_code == 0, said.output
-    assert said.stdout.startswith("http://127.0.0.1:9000/lab/alice/scans/a%20b.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
-    assert "shorter than asked" in said.stderr
-    answer = json.loads(wio("presign", "scans/a b.txt", "--expires", "1d", "--json").stdout)
-    assert answer["bounded"] is True
-    assert answer["expires_at"] < answer["asked_until"]
+    assert said.stdout == f"http://127.0.0.1:9000/lab/scans/a%20b.txt?X-Amz-Signature={1:064x}\n"
+    assert "wio links rm 901" in said.stderr
+    [asked] = linking.linked
+    assert (asked.path, asked.life_s, asked.put) == ("scans/a b.txt", 7200, False)
 
 
-def test_presign_asks_for_a_key_that_lasts_as_long_as_the_link(wio: Wio, node: SealingNode) -> None:
-    assert json.loads(wio("presign", "scans/a", "--expires", "6h", "--json").stdout)["bounded"] is False
-    assert node.minted[-1].life_s == 6 * 3600 + 60
+def test_presign_as_json_has_the_method_and_the_end(wio: Wio, linking: SealingNode) -> None:
+    answer = json.loads(wio("presign", "scans/new", "--put", "--json").stdout)
+    assert (answer["id"], answer["method"], answer["node"]) == (901, "PUT", "lab3")
+    assert answer["expires_at"] == (linking.now() + 86_400) * 1_000_000
+    assert linking.linked[0].put
 
 
-def test_a_link_longer_than_any_key_of_the_node_gets_the_longest(wio: Wio, hub: RecordedHub, node: SealingNode) -> None:
-    def strict(request: Request) -> Any:
-        asked = decode_credentials(request)
-        return BadLifetime("Too long.") if asked.life_s > 43_200 else node.answer(asked)
-
-    hub.on("POST", "/credentials", strict)
-    answer = json.loads(wio("presign", "scans/a", "--expires", "2d", "--json").stdout)
-    assert answer["bounded"] is True
-    assert node.minted[-1].life_s == 43_200
+@pytest.mark.parametrize("never", ["8x", "never", "0"])
+def test_presign_refuses_what_is_no_length_of_time(wio: Wio, linking: SealingNode, never: str) -> None:
+    assert wio("presign", "scans/a", "--expires", never).exit_code == 2
+    assert linking.linked == []
 
 
-@pytest.mark.usefixtures("node")
-@pytest.mark.parametrize(("path", "expires"), [("scans", "1h"), ("scans/sub/", "1h"), ("scans/a", "8d"), ("scans/a", "never")])
-def test_presign_refuses_folders_and_lives_a_link_cannot_have(wio: Wio, path: str, expires: str) -> None:
-    assert wio("presign", path, "--expires", expires).exit_code == 2
+def test_a_refused_link_prints_nothing_and_says_why(wio: Wio, hub: RecordedHub) -> None:
+    hub.on("POST", "/links", OverCeiling("The owner of lab3 wants no presigned links."))
+    said = wio("presign", "scans/a")
+    assert (said.exit_code, said.stdout) == (4, "")
+    assert "wants no presigned links" in said.stderr
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [{"method": "PUT"}, {"url": "javascript:x(1)"}, {"url": "http://lab/\x1b[31m"}, {"url": "http://a@b/x"}, {"expires": 1}],
+    ids=str,
+)
+def test_a_link_that_is_not_what_was_asked_for_is_not_printed(
+    wio: Wio, hub: RecordedHub, node: SealingNode, signed: dict[str, Any]
+) -> None:
+    hub.on("POST", "/links", lambda request: node.link(msgspec.json.decode(request.body, type=NewLink), **signed))
+    said = wio("presign", "scans/a")
+    assert said.exit_code != 0
+    assert said.stdout == ""
+
+
+def test_a_link_that_another_node_made_is_not_printed(wio: Wio, hub: RecordedHub, linking: SealingNode) -> None:
+    assert wio("presign", "scans/a").exit_code == 0
+    linking.key = new_key(b"m" * 32)
+    said = wio("presign", "scans/a")
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert "another key than before" in said.stderr
+    linking.key = new_key(b"n" * 32)
+    elsewhere = to_text(client_key(X25519PrivateKey.generate()))
+    hub.on("POST", "/links", linking.link(NewLink(elsewhere, "scans/a")))
+    said = wio("presign", "scans/a")
+    assert (said.exit_code, said.stdout) == (1, "")
+
+
+LINKS = [
+    Link(901, "alice", "alice/scans/a.txt", "lab3", put=False, created_at=AT, expires_at=AT),
+    Link(902, "bob", "alice/scans/new", "lab3", put=True, created_at=AT, expires_at=AT),
+]
+
+
+def test_links_are_listed_with_and_without_a_path(wio: Wio, hub: RecordedHub) -> None:
+    hub.on("GET", "/links", LINKS)
+    said = wio("links")
+    assert [line.split()[:4] for line in said.stdout.splitlines()[1:]] == [
+        ["901", "alice/scans/a.txt", "read", "alice"],
+        ["902", "alice/scans/new", "upload", "bob"],
+    ]
+    assert json.loads(wio("links", "scans", "--json").stdout)[0]["id"] == 901
+    assert [request.query for request in hub.asked] == ["", "path=scans"]
+    assert wio("links", "ls", "rm").exit_code == 0, "a workspace may be called rm"
+    assert hub.asked[-1].query == "path=rm"
+    hub.on("GET", "/links", [])
+    assert wio("links").stderr == "No links.\n"
+
+
+def _ended(link: Link, **changes: Any) -> LinkRevoked:
+    subject = Subject(SubjectKind.LINK, link.id, f"{link.by}'s link")
+    proof = ProbeProof("HEAD lab/x", 403, AT + 12_000, expected=True)
+    receipt = Receipt("r", "lab3", subject, 2, ReceiptState.ENFORCED, AT, AT + 12_000, keys_out=1, proofs=(proof,))
+    return LinkRevoked(link, msgspec.structs.replace(receipt, **changes))
+
+
+def test_links_are_ended_by_number_or_all_at_once(wio: Wio, hub: RecordedHub) -> None:
+    hub.on("GET", "/links", LINKS)
+    hub.on("DELETE", "/links/901", _ended(LINKS[0]))
+    waits = {"state": ReceiptState.PENDING, "enforced_at": None, "proofs": (), "exposure_s": 3600}
+    hub.on("DELETE", "/links/902", _ended(LINKS[1], **waits))
+    said = wio("links", "rm", "901")
+    assert said.exit_code == 0
+    assert said.stdout.startswith("Link 901 to alice/scans/a.txt: dead in 12 ms; lab3 refused it at ")
+    said = wio("links", "rm", "--all")
+    assert said.exit_code == 6, "one is pending"
+    assert "pending on lab3" in said.stdout
+    assert "at most 1 h of exposure" in said.stdout
+    for words in ((), ("901", "--all"), ("x",)):
+        assert wio("links", "rm", *words).exit_code == 2
+
+
+def test_unshare_says_how_many_links_died_with_it(wio: Wio, hub: RecordedHub) -> None:
+    links = tuple(_ended(link).receipt for link in (LINKS[1], msgspec.structs.replace(LINKS[1], id=903)))
+    links += (_ended(LINKS[0], state=ReceiptState.PENDING, exposure_s=60).receipt,)
+    change = ShareChange("alice/scans", "bob", Permission.READ, None, AT, (), links)
+    hub.on("DELETE", "/workspaces/me/scans/shares/bob", change)
+    said = wio("unshare", "scans", "bob")
+    assert said.stdout.splitlines()[-2:] == [
+        "1 link of alice's on scans dies when lab3 is back; at most 1 min of exposure.",
+        "2 links of bob's on scans are dead.",
+    ]
+    assert said.exit_code == 6
 
 
 # ------------------------------------------------------------------------------------------------------ nodes, roots
