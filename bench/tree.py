@@ -1,4 +1,4 @@
-"""TREE: a directory of many files to all of them searchable, and the scan of it alone, beside ``find -printf`` of the same tree."""
+"""TREE: a directory of many files to searchable, and the scan of it alone, beside ``find -printf`` of the same tree."""
 
 from __future__ import annotations
 

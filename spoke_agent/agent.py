@@ -50,6 +50,8 @@ LAST_DELAY_S: Final = 10.0
 VERIFY_EVERY_S: Final = 600.0
 """How often what the server allows is compared with what it is meant to allow."""
 ORPHANS_EVERY: Final = 6
+TWICE_S: Final = 4.0
+"""A server says to the second when it was started: within so long after one start another one may look like the same."""
 TOLD_S: Final = 1.0
 """How long the hub has to hear why this agent stops."""
 LOOK_EVERY_S: Final = 2.0
@@ -313,11 +315,17 @@ class Agent:
 
     async def _look(self) -> None:
         """Compare at once when the storage server is back from wherever it was: it may be as it was last month."""
+        once_more: float | None = None
         while True:
             swept = await self.access.look_once()
+            now = time.monotonic()
             if swept is not None:
                 _tell(swept)
                 self.schedule.request_all()  # what it was still to report is lost with it
+                once_more = now + TWICE_S
+            elif once_more is not None and now >= once_more:
+                self.schedule.request_all()
+                once_more = None
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _give_keys(self) -> None:

@@ -123,7 +123,7 @@ def pages(root: Any, program: str, examples: Mapping[str, tuple[str, ...]]) -> I
         yield _page(program, words, command, examples, inner)
 
 
-def _page(
+def _page(  # noqa: C901 - one page, written from top to bottom
     program: str, words: tuple[str, ...], command: Any, examples: Mapping[str, tuple[str, ...]], inner: list[tuple[str, ...]]
 ) -> Page:
     name, called = "-".join((program, *words)), " ".join((program, *words))
@@ -131,7 +131,7 @@ def _page(
     about = " ".join(help_[0].split()).rstrip(".") if help_ else called
     given = [one for one in command.params if getattr(one, "param_type_name", "") == "argument"]
     options = [one for one in command.params if getattr(one, "param_type_name", "") == "option" and not one.hidden]
-    usage = [f".B {_text(called)}", *(f"[\\fIoption\\fR …]" for _ in options[:1])]
+    usage = [f".B {_text(called)}", *("[\\fIoption\\fR …]" for _ in options[:1])]
     usage += [_text(_metavar(one)) for one in given] or ([r"\fIcommand\fR …"] if inner else [])
     lines = [
         f'.TH "{name.upper()}" "1" "" "{program}" "{program}"',

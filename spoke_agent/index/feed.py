@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from protocol.errors import RootMissing, StorageRefused, UnknownRoot, WioError
 from protocol.messages import RootConfig
@@ -54,9 +54,13 @@ class Feed:
         self._wake_folders = asyncio.Event()
         self._looking: Counter[int] = Counter()
         self._listing: Counter[int] = Counter()
+        self._problems: dict[str, WioError] = {}
         self.dirty = Dirty()
-        self.problem: WioError | None = None
-        """Why looking does not work at the moment."""
+
+    @property
+    def problem(self) -> WioError | None:
+        """Why looking, or listing, does not work at the moment; None where both do work."""
+        return next(iter(self._problems.values()), None)
 
     @property
     def backlog(self) -> int:
@@ -186,17 +190,18 @@ class Feed:
         """Look at what is marked, for ever; keys and folders side by side."""
         await asyncio.gather(self._loop(self.look_once, self._wake), self._loop(self.list_once, self._wake_folders))
 
-    async def _loop(self, step: Callable[[], Awaitable[bool]], wake: asyncio.Event) -> None:
+    async def _loop(self, step: Callable[[], Coroutine[Any, Any, bool]], wake: asyncio.Event) -> None:
         failures = 0
         while True:
             wake.clear()
             try:
                 more = await step()
             except WioError as error:
-                self.problem = error
+                self._problems[step.__name__] = error
                 await self._pause(min(FIRST_DELAY_S * 2**failures, LAST_DELAY_S))
                 failures += 1
                 continue
-            failures, self.problem = 0, None
+            failures = 0
+            self._problems.pop(step.__name__, None)
             if not more:
                 await wake.wait()

@@ -29,7 +29,7 @@ def cut_in_mid_frame(run: Run) -> None:
 
 def cut_in_mid_batch(run: Run) -> None:
     run.stand.to_hub.refuse()
-    run.place.fill(4000 if SOAK else 2000)
+    run.place.fill(4000)  # some batches: each of what is armed needs frames of its own
     run.stand.to_hub.heal()
     for _ in range(2):
         run.stand.to_hub.arm(

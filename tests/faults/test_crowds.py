@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import threading
@@ -23,11 +24,17 @@ from tests.faults.stand import start
 
 pytestmark = pytest.mark.real
 
+_log: Final = logging.getLogger(__name__)
+
 FLOOD: Final = 100_000 if SOAK else 3_000
 AGENTS: Final = 1000 if SOAK else 50
 CROWD_S: Final = 300 if SOAK else 90
-MOST_MEMORY: Final = 150 << 20
-"""By how much a program may grow over a flood: what waits, waits on disk. Measured at 100,000 changes twice: see ``print``."""
+AGENT_MEMORY: Final = 150 << 20
+"""By how much it may grow over a flood: what waits, waits on disk. 87 MiB at 100,000 changes twice (measured)."""
+HUB_MEMORY: Final = 400 << 20
+"""The same for the hub: 237 MiB (measured)."""
+WAITED_S: Final = 20.0
+"""How long a change of grants may take behind a journal that the hub is slow to read."""
 KEYS_LEFT: Final = 200
 """People work on meanwhile."""
 
@@ -50,15 +57,15 @@ def a_flood_while_the_hub_is_away(run: Run) -> None:
         until("the hub has all of it", lambda: _pending(run) < pending // 100, seconds=CROWD_S, every=0.05)
         took = time.monotonic() - began
     agent, hub = watched.grown
-    print(f"flood: {pending} rows, {took:.1f} s; memory: agent +{agent >> 20} MiB, hub +{hub >> 20} MiB")
-    assert agent < MOST_MEMORY
-    assert hub < MOST_MEMORY
+    _log.info("flood: %d rows in %.1f s; agent +%d MiB, hub +%d MiB", pending, took, agent >> 20, hub >> 20)
+    assert agent < AGENT_MEMORY
+    assert hub < HUB_MEMORY
 
 
 def the_hub_reads_slowly(run: Run) -> None:
     """What the hub is slow to take waits on the agent's disk, and what people ask for does not wait behind it."""
     stand = run.stand
-    stand.to_hub.rate = 400_000
+    stand.to_hub.rate = FLOOD * 15  # bytes a second: some seconds for what comes
     with Watched(stand.agent, stand.hub) as watched:
         run.place.fill(FLOOD // 3, folder="slow")
         stand.agent.ask("import", run.place.name).good()
@@ -66,8 +73,11 @@ def the_hub_reads_slowly(run: Run) -> None:
         stand.reshare(run.chance)
         took = time.monotonic() - began
         pending = _pending(run)
-    print(f"slow reader: {pending} rows wait, a grant took {took:.1f} s; memory: agent +{watched.grown[0] >> 20} MiB")
-    assert watched.grown[0] < MOST_MEMORY
+    agent, _ = watched.grown
+    _log.info("slow reader: %d rows wait, a grant took %.1f s; agent +%d MiB", pending, took, agent >> 20)
+    assert pending, "it was not slow"
+    assert took < WAITED_S
+    assert agent < AGENT_MEMORY
     stand.to_hub.heal()
 
 
@@ -80,10 +90,8 @@ def _looked(run: Run) -> bool:
     """Whether the agent has nothing more to look at; what it has is never more than it has room for."""
     dirty = int(run.stand.agent.ask("status", "--json").good().json["dirty"])
     assert dirty <= MAX_KEYS + MAX_FOLDERS
-    [[known]] = run.stand.agent_rows(
-        "SELECT objects FROM root WHERE root = ?",
-        run.stand.hub_rows("SELECT id FROM roots WHERE name = ?", run.place.name)[0][0],
-    )
+    [[root]] = run.stand.hub_rows("SELECT id FROM roots WHERE name = ?", run.place.name)
+    [[known]] = run.stand.agent_rows("SELECT objects FROM root WHERE root = ?", root)
     return dirty < KEYS_LEFT and known < FLOOD // 2
 
 

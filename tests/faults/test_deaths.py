@@ -189,6 +189,14 @@ def storage_dies_in_the_middle_of_writes(run: Run) -> None:
         start(run.stand.server)
 
 
+def storage_is_started_twice_within_a_second(run: Run) -> None:
+    """To the second, as a server says it, the two starts may be one: what it was to report is lost twice all the same."""
+    for steps in (run.chance.randrange(5, 15), run.chance.randrange(3, 20)):
+        run.work.more(steps)
+        run.stand.server.kill()
+        start(run.stand.server)
+
+
 @played(
     [
         the_hub_dies_at_what_it_does_by_itself,
@@ -198,6 +206,7 @@ def storage_dies_in_the_middle_of_writes(run: Run) -> None:
         the_agent_dies_while_grants_change,
         the_agent_dies_while_it_gives_a_key,
         storage_dies_in_the_middle_of_writes,
+        storage_is_started_twice_within_a_second,
     ]
 )
 def test_whoever_dies_wherever_nothing_is_lost_and_nothing_is_there_twice(stands: Stands, scenario: object, seed: int) -> None:

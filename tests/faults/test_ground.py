@@ -183,7 +183,7 @@ def the_agents_disk_is_full(run: Run) -> None:
 
     def told() -> bool:
         run.place.fill(3000, folder=f"full-{next(more)}")  # until it really is: SQLite's log may have had room left
-        return any("disk" in one for one in stand.alice.node(NODE).warnings)
+        return any("disk" in one or "No space left" in one for one in stand.alice.node(NODE).warnings)
 
     until("the full disk is told", quietly(told), seconds=HEAL_S, every=1.0)
     filler.unlink()

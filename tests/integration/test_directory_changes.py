@@ -187,7 +187,7 @@ async def test_what_is_uploaded_and_what_is_written_on_disk_is_hinted_alike(plac
 
     async def until(wanted: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while not wanted():
+            while not wanted():  # noqa: ASYNC110 - what is waited for happens in another process
                 await asyncio.sleep(0.02)
 
     def told(key: str) -> bool:

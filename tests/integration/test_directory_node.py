@@ -210,7 +210,9 @@ def test_joined_again_it_serves_one_more_directory_and_what_is_dangerous_is_refu
         assert "dangerous to serve" in said.err
         assert (agent.state / "node.json").read_text() == settings
         (more / "out").unlink()
-        assert agent.ask("join", "-", "--directory", more, "--bucket", "second", "--file-mode", "0640", stdin=invitation).code == 0
+        assert (
+            agent.ask("join", "-", "--directory", more, "--bucket", "second", "--file-mode", "0640", stdin=invitation).code == 0
+        )
         agent.start()
         federation.wait_online("nas", alice)
         alice.wio("root", "create", "nas/more", "--bucket", "second", "--kind", "unmanaged-private").good()

@@ -16,6 +16,7 @@ import pytest
 from bench.rig import Rig, fetch_key, s3
 from deploy.federation import BIN, Said, run
 from deploy.running import until
+from protocol.api import NewRoot, RootKind
 from protocol.errors import BadLifetime, NoGrant, NotFound, OverCeiling, UnknownWorkspace, WioError
 from protocol.grants import Permission, ReceiptState
 from wio.client import Client
@@ -281,6 +282,32 @@ def test_a_link_outlives_the_hubs_absence_and_the_agents_restart_but_not_its_los
     again = scene.url(scene.bob, FILE)
     assert status(again) == OK
     assert scene.bob.revoke_link(seen.id).receipt.state is ReceiptState.ENFORCED
+
+
+def test_links_on_a_plain_directory_are_the_same(rig: Rig, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "work").mkdir(parents=True)
+    (tree / "work" / FILE).write_bytes(b"content")
+    rig.federation.directory("nas", rig.federation.people["alice"], tree, "--bucket", "tree")
+    private = NewRoot("nas", "all", RootKind.UNMANAGED_PRIVATE, "tree", accept_visible_names=True)
+    rig.alice.create_root(private)
+    rig.alice.create_workspace("work", root="nas/all", folder="work/")
+    rig.alice.share("work", "bob", Permission.WRITE)
+    pins = Pins(rig.federation.folder / "pins.json", rig.federation.hub.url)
+
+    def link(path: str, *, put: bool = False) -> Made:
+        return make(rig.bob.make_link, pins, f"alice/work/{path}", life_s=600, put=put, clock=time.time)
+
+    reads, again, puts = link(FILE), link(FILE), link("new.txt", put=True)
+    assert http(reads.url) == (OK, b"content")
+    assert status(puts.url, "PUT", b"uploaded") == OK
+    assert (tree / "work" / "new.txt").read_bytes() == b"uploaded"
+    assert status(reads.url, "DELETE") == FORBIDDEN
+    assert status(reads.url.replace(urllib.parse.quote(FILE), "new.txt")) == FORBIDDEN
+    assert rig.bob.revoke_link(reads.link.id).receipt.state is ReceiptState.ENFORCED
+    assert (status(reads.url), status(again.url)) == (FORBIDDEN, OK)
+    assert len(rig.alice.unshare("work", "bob").links) == 2
+    assert (status(again.url), status(puts.url, "PUT", b"x")) == (FORBIDDEN, FORBIDDEN)
 
 
 def test_neither_the_hubs_database_nor_any_log_holds_a_link(rig: Rig) -> None:

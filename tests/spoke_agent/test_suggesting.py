@@ -39,7 +39,14 @@ def test_a_folder_for_each_person_or_project_becomes_a_workspace(tmp_path: Path)
 
 def test_folders_that_hold_those_are_looked_into(tmp_path: Path) -> None:
     put(tmp_path, "home/alice/a", "home/bob/b", "projects/mri/c", "projects/eeg/d", "software/x/y", "data/only/z")
-    assert set(folders(planned(tmp_path))) == {"home/alice/", "home/bob/", "projects/mri/", "projects/eeg/", "software/", "data/"}
+    assert set(folders(planned(tmp_path))) == {
+        "home/alice/",
+        "home/bob/",
+        "projects/mri/",
+        "projects/eeg/",
+        "software/",
+        "data/",
+    }
 
 
 def test_what_is_one_whole_is_not_taken_apart(tmp_path: Path) -> None:

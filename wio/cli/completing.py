@@ -1,6 +1,7 @@
 """``wio completion``: what bash, zsh and fish need to complete commands, options, workspaces, people and paths."""
 
 from __future__ import annotations
+
 import typer
 
 

@@ -25,6 +25,7 @@ from hub.services.credentials import Issuing
 from hub.services.enrolment import Enrolment
 from hub.services.grantsets import EVERYONE, At, GrantSets
 from hub.services.groups import Groups
+from hub.services.links import Links
 from hub.services.ports import Actor
 from hub.services.reach import People
 from hub.services.requests import Requests
@@ -51,11 +52,13 @@ from protocol.messages import (
     Finding,
     GrantsApplied,
     GrantsRefused,
+    LinkSigned,
     Mint,
     Minted,
     Refusal,
     Report,
     SetGrants,
+    SignLink,
     WireProof,
     Wishes,
 )
@@ -63,7 +66,7 @@ from protocol.messages import (
     Enrolment as Enrolling,
 )
 from protocol.names import NodeId, RootId, locate
-from protocol.sealing import ClearCredential, Context, client_key, seal
+from protocol.sealing import ClearCredential, ClearLink, Context, client_key, seal, seal_link
 from protocol.session import Proved
 from protocol.wire import Skipped, decode_agent, decode_hub, encode
 
@@ -125,11 +128,22 @@ class SmallAgent:
             return self._set(asked)
         if isinstance(asked, Mint):
             return self._mint(asked)
+        if isinstance(asked, SignLink):
+            return self._sign(asked)
         if isinstance(asked, Explain):
             return self._explain(asked)
         if self.refuse is not None:
             return Failed(asked.request, self.refuse)
         return Done(asked.request)
+
+    def _sign(self, asked: SignLink) -> Answer:
+        here = self.sets.get((asked.subject.kind, asked.subject.id))
+        if here is None or here.epoch < asked.epoch:
+            return Failed(asked.request, Pending("That set is not here.").problem)
+        expires = self.clock.time // 1_000_000 + asked.life_s
+        clear = ClearLink("PUT" if asked.put else "GET", f"http://127.0.0.1:9000/{asked.bucket}/{asked.key}", expires)
+        context = Context(self.id, asked.subject.id, asked.request, asked.client_key)
+        return LinkSigned(asked.request, seal_link(self.key, context, clear))
 
     def _set(self, asked: SetGrants) -> Answer:
         new = open_set(self.hub_key, asked.grant_set)
@@ -281,6 +295,7 @@ class Bench:
         self.groups = Groups(database=database, clock=clock, chance=chance, audit=audit, sets=self.sets)
         self.requests = Requests(database=database, clock=clock, chance=chance, audit=audit, sharing=self.sharing)
         self.issuing = Issuing(database=database, agents=agents, clock=clock, audit=audit, sets=self.sets)
+        self.links = Links(database=database, agents=agents, clock=clock, chance=chance, audit=audit, sets=self.sets)
         self.people = People(database=database, clock=clock)
         self.assertions = Assertions(database=database, clock=clock, audit=audit, sets=self.sets, hub_key=self.hub_key)
 

@@ -160,7 +160,9 @@ class YesAgent:
         elif isinstance(message, Mint):
             await self.say(Minted(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
         elif isinstance(message, SignLink):
-            await self.say(LinkSigned(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s)))
+            await self.say(
+                LinkSigned(message.request, SealedCredential(b"sealed", bytes(64), now // 1_000_000 + message.life_s))
+            )
         elif isinstance(message, Survey):
             await self.say(Surveyed(message.request, 0, 0, (), (), 1, 1))
         elif isinstance(message, Verify):

@@ -342,3 +342,26 @@ async def test_the_schedule_wakes_for_a_request(bench: Bench, node: MemoryNode) 
     await until(lambda: bench.ledger.pending == 1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_hinders_listing_is_said_also_while_looking_goes_well(bench: Bench, node: MemoryNode) -> None:
+    await bench.scanner.scan_root(1)
+
+    def fail(what: str) -> None:
+        if what == "scan":
+            raise StorageUnreachable("no listing today")
+
+    node.fault = fail
+    bench.feed.hint(Hint(1, "b/", folder=True))
+    running = asyncio.create_task(bench.feed.run())
+    try:
+        await until(lambda: bench.feed.problem is not None)
+        node.put(1, "a")
+        bench.feed.hint(Hint(1, "a"))
+        await until(lambda: "a" in node.looked and not bench.feed._looking)
+        assert str(bench.feed.problem).startswith("no listing today")
+        node.fault = lambda _: None
+        await until(lambda: bench.feed.problem is None and bench.feed.backlog == 0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -102,7 +102,7 @@ async def test_a_listing_that_nobody_wants_any_more_leaves_no_process(seen: Seen
     listing = seen.tree.scan(root())
     assert await anext(listing)
     await listing.aclose()  # type: ignore[attr-defined] - it is an async generator
-    children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False)
+    children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False)  # noqa: ASYNC221 - a program that ends at once, in a test
     assert "walking" not in children.stdout
 
 
@@ -162,7 +162,7 @@ async def test_hard_links_are_files_each_with_its_name(seen: Seen) -> None:
 # ------------------------------------------------------------------------------------------------ what is not served
 
 
-async def test_fifos_devices_and_sockets_are_never_opened_and_not_served(seen: Seen, tmp_path: Path) -> None:
+async def test_fifos_devices_and_sockets_are_never_opened_and_not_served(seen: Seen, tmp_path: Path) -> None:  # noqa: ARG001 - the fixture makes the place
     os.mkfifo(seen.top / "fifo")
     there = socket.socket(socket.AF_UNIX)
     there.bind(str(seen.top / "socket"))
@@ -256,7 +256,14 @@ async def test_names_that_are_no_text_are_counted_and_not_served(seen: Seen) -> 
 
 
 async def test_what_the_gateway_keeps_in_a_tree_is_not_shown(seen: Seen) -> None:
-    for key in (".sgwtmp/multipart/x", "ws/.sgwtmp/y", "ws/.a.txt.sgwtmp.1795581506706237908", "meta/acl", "ws/meta/good", ".hidden"):
+    for key in (
+        ".sgwtmp/multipart/x",
+        "ws/.sgwtmp/y",
+        "ws/.a.txt.sgwtmp.1795581506706237908",
+        "meta/acl",
+        "ws/meta/good",
+        ".hidden",
+    ):
         seen.put(key)
     assert await seen.keys() == [".hidden", "ws/meta/good"]
     for key in (".sgwtmp/multipart/x", "meta/acl", "ws/.a.txt.sgwtmp.1795581506706237908"):
@@ -389,7 +396,12 @@ async def test_what_a_plain_user_may_not_list_is_noted_and_the_rest_is_served(se
             folder.chmod(folder.stat().st_mode | 0o055)
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", _AS_NOBODY]
     done = await asyncio.to_thread(
-        subprocess.run, [*command, str(seen.top.parent)], cwd=Path(__file__).parents[4], capture_output=True, text=True, check=False
+        subprocess.run,
+        [*command, str(seen.top.parent)],
+        cwd=Path(__file__).parents[4],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.splitlines() == ["['open/b', 'open/shut']", "['closed/']", "None True", "not allowed"], done.stderr
 
@@ -419,7 +431,6 @@ def test_files_that_vanish_while_a_folder_is_listed_are_left_out(seen: Seen) -> 
     assert [row[0] for row in next(pages)] == ["d/0", "d/1", "d/2"]
     (seen.top / "d/5").unlink()
     assert [row[0] for page in pages for row in page] == ["d/3", "d/4", "d/6", "d/7", "d/8", "d/9"]
-
 
 
 async def test_a_narrower_grant_closes_the_links_that_lead_out_of_it(tmp_path: Path) -> None:

@@ -250,7 +250,9 @@ async def test_a_network_file_system_is_looked_through(seen: Seen, monkeypatch: 
     async with watching(seen, poll_s=0.05) as heard:
         assert "looked through" in heard.watch.warnings[0]
         seen.put("d/a", b"changed in place"), seen.put("top", b"too"), seen.put("new/x")
-        await heard.until(lambda: {Hint(7, "d/", folder=True), Hint(7, "top"), Hint(7, "new/", folder=True)} <= set(heard.hints))
+        await heard.until(
+            lambda: {Hint(7, "d/", folder=True), Hint(7, "top"), Hint(7, "new/", folder=True)} <= set(heard.hints)
+        )
         (seen.top / "d/a").unlink()
         heard.hints.clear()
         await heard.until_said("d/a")
