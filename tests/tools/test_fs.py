@@ -71,6 +71,7 @@ def test_duckdb(fs: WioFileSystem, folder: str) -> None:
     connection.close()
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # dask calls pandas so, not we
 @pytest.mark.usefixtures("as_alice")
 def test_dask_with_processes_of_its_own(folder: str) -> None:
     dd.from_pandas(FRAME, npartitions=4).to_parquet(f"wio://alice/scans/{folder}/", compute_kwargs={"scheduler": "processes"})
