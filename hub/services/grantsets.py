@@ -389,11 +389,14 @@ class GrantSets:
 
         Raises what keeps the node from having them.
         """
+        for group in await self.groups_of(node, person):
+            await self.ready(node, group)
+
+    async def groups_of(self, node: At, person: Subject) -> list[Subject]:
+        """Return a person's groups that have a shared set on the node, or are to have one."""
         now = self._clock.now()
         found = await self._database.run_read(lambda connection: groups.of_person(connection, node.id, person.id, now))
-        for subject, shared, others in found:
-            if shared or others >= groups.LARGE:
-                await self.ready(node, subject)
+        return [subject for subject, shared, others in found if shared or others >= groups.LARGE]
 
     async def due(self, node: At, subject: Subject, *, again: bool = False) -> Prepared:
         """Return what the node lacks of a subject's set, signed anew where that is due."""

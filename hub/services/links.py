@@ -36,6 +36,7 @@ from protocol.errors import (
     BadMessage,
     Internal,
     NodeOffline,
+    NoGrant,
     NotFound,
     OverCeiling,
     OverQuota,
@@ -223,9 +224,13 @@ class Links:
         for left in reversed(range(_TRIES)):
             try:
                 return await self._ask(link, epoch, wanted, client_key, life_s)
-            except Pending:
+            except (Pending, NoGrant):
                 if not left:
                     raise
+                # The node lacks a set that it had: it was restored, or lost its state.
+                maker = Subject(SubjectKind.PERSON, link.by_id, link.by)
+                for one in (EVERYONE, *await self._sets.groups_of(node, maker), maker):
+                    await self._sets.ready(node, one, again=True)
                 epoch = await self._sets.ready(node, subject, again=True)
         raise Internal("A link was tried no further.")
 

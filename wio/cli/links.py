@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from protocol.api import Link, LinkRevoked
-from protocol.errors import BadInput
+from protocol.errors import BadInput, NoGrant, UnknownWorkspace
 from protocol.names import shown
 from wio.cli import here, output, receipts
 from wio.cli.output import Column, Json
@@ -64,7 +64,11 @@ def presign(
 
     seconds = life(expires)
     with here.session() as session:
-        made = make(session.client.make_link, session.pins, path, life_s=seconds, put=put, clock=time.time)
+        try:
+            made = make(session.client.make_link, session.pins, path, life_s=seconds, put=put, clock=time.time)
+        except (UnknownWorkspace, NoGrant):
+            session.keys.doubt(path)
+            raise
     ends = made.expires * MICROSECONDS
     if json:
         output.value(NewLink(made.link.id, made.link.path, made.link.node, made.method, made.url, ends))

@@ -36,7 +36,7 @@ from hub.services.sharing import Sharing
 from hub.services.workspace_changes import WorkspaceChanges
 from hub.services.workspaces import Workspaces
 from protocol.api import NewAccount, NewCredentials, NewInvitation, NewRoot, NewWorkspace, RootKind
-from protocol.errors import Conflict, DeadlinePassed, NodeOffline, OverCeiling, Pending, Problem, error_of
+from protocol.errors import Conflict, DeadlinePassed, NodeOffline, NoGrant, OverCeiling, Pending, Problem, error_of
 from protocol.grants import GrantSet, Permission, Receipt, Subject, SubjectKind, content_hash, open_set
 from protocol.identity import JoinString, new_key, public_bytes, public_key, to_text
 from protocol.messages import (
@@ -140,6 +140,8 @@ class SmallAgent:
         here = self.sets.get((asked.subject.kind, asked.subject.id))
         if here is None or here.epoch < asked.epoch:
             return Failed(asked.request, Pending("That set is not here.").problem)
+        if (SubjectKind.PERSON, here.under) not in self.sets or (SubjectKind.EVERYONE, 0) not in self.sets:
+            return Failed(asked.request, NoGrant("Whoever made it has nothing here.").problem)
         expires = self.clock.time // 1_000_000 + asked.life_s
         clear = ClearLink("PUT" if asked.put else "GET", f"http://127.0.0.1:9000/{asked.bucket}/{asked.key}", expires)
         context = Context(self.id, asked.subject.id, asked.request, asked.client_key)

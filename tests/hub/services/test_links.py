@@ -294,6 +294,17 @@ async def test_where_the_node_is_away_no_link_is_made(bench: Any, bob: Actor, la
     assert await counted(bench, links) == 0
 
 
+async def test_a_node_that_lost_its_state_gets_all_that_a_link_leans_on_within_the_request(
+    bench: Any, bob: Actor, lab3: Any, scans: Any
+) -> None:
+    del scans
+    await make(bench, bob)
+    lab3.sets.clear()
+    made = await make(bench, bob)
+    assert (SubjectKind.PERSON, bob.id) in lab3.sets
+    assert [one.subject.id for one in sets_of(lab3)] == [made.link.id]
+
+
 async def test_a_link_that_its_node_did_not_sign_is_ended(bench: Any, bob: Actor, lab3: Any, scans: Any) -> None:
     del scans
 
