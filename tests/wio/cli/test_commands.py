@@ -623,7 +623,7 @@ def test_node_invite_prints_the_line_to_run(wio: Wio, hub: RecordedHub) -> None:
     hub.on("POST", "/invitations", Invitation("wio1.abc", AT, "wio-agent join wio1.abc"))
     said = wio("node", "invite", "lab3", "--ttl", "1h")
     assert said.stdout == "wio-agent join wio1.abc\n"
-    assert json.loads(hub.asked[0].body) == {"name": "lab3", "life_s": 3600}
+    assert json.loads(hub.asked[0].body) == {"name": "lab3", "life_s": 3600, "replace": False}
 
 
 def test_a_node_is_shown_with_its_probe_table(wio: Wio, hub: RecordedHub) -> None:
