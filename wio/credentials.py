@@ -189,6 +189,14 @@ class Keys:
         with private.locked(self._path):
             private.remove(self._path)
 
+    def doubt(self, path: str) -> None:
+        """Throw away what is kept for a path that the hub has just refused in another matter."""
+        with private.locked(self._path):
+            kept = _read(self._path)
+            left = _without(kept, (path,))
+            if left != kept:
+                private.write(self._path, msgspec.json.encode(left))
+
     def _fetch(self, paths: Sequence[str], wish: Wish) -> tuple[Opening, ...]:
         private_key = self._new_key()
         public = client_key(private_key)

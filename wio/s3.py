@@ -1,4 +1,4 @@
-"""S3 clients that fetch their own keys: for boto3, botocore and whatever is built on them; and links to single files.
+"""S3 clients that fetch their own keys: for boto3, botocore and whatever is built on them.
 
 A client or session is for the node on which the given path lies: it knows the endpoint, signs path-style with SigV4, and
 asks for a new key before the old one ends, for as long as the program runs. ``wio.s3_aio`` has the asynchronous half.
@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
-from urllib.parse import quote
 
-import botocore.auth
-import botocore.awsrequest
 import botocore.session
 from botocore.config import Config as ClientConfig
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
-from botocore.credentials import Credentials as PlainCredentials
 
 from protocol.errors import BadSetting
 from wio.credentials import Key, Place, Wish
@@ -79,17 +75,6 @@ def credentials(path: str, *, read_only: bool = False, narrow: bool = False, ses
     """
     here, wish = session or Session.here(), Wish(read_only=read_only, narrow=narrow)
     return NodeCredentials(lambda: here.keys.open((path,), wish)[0].key, here.clock)
-
-
-def presign(key: Key, place: Place, *, expires_s: int, method: str = "GET") -> str:
-    """Return a link to one file that works for ``expires_s`` seconds, or until the key ends or loses its right."""
-    url = f"{key.endpoint}/{place.bucket}/{quote(place.key, safe='/~')}"
-    request = botocore.awsrequest.AWSRequest(method=method, url=url)
-    signer = botocore.auth.S3SigV4QueryAuth(
-        PlainCredentials(key.access_key, key.secret_key, key.session_token), "s3", key.region, expires=expires_s
-    )
-    signer.add_auth(request)
-    return str(request.prepare().url)
 
 
 class _NodeSession(botocore.session.Session):

@@ -65,14 +65,17 @@ def a_flood_while_the_hub_is_away(run: Run) -> None:
 def the_hub_reads_slowly(run: Run) -> None:
     """What the hub is slow to take waits on the agent's disk, and what people ask for does not wait behind it."""
     stand = run.stand
-    stand.to_hub.rate = FLOOD * 15  # bytes a second: some seconds for what comes
     with Watched(stand.agent, stand.hub) as watched:
+        stand.to_hub.refuse()
         run.place.fill(FLOOD // 3, folder="slow")
         stand.agent.ask("import", run.place.name).good()
+        stand.to_hub.heal()
+        stand.to_hub.rate = FLOOD * 5 if SOAK else 30_000  # bytes a second: some seconds for what has gathered
+        stand.wait_online()
+        pending = _pending(run)
         began = time.monotonic()
         stand.reshare(run.chance)
         took = time.monotonic() - began
-        pending = _pending(run)
     agent, _ = watched.grown
     _log.info("slow reader: %d rows wait, a grant took %.1f s; agent +%d MiB", pending, took, agent >> 20)
     assert pending, "it was not slow"
