@@ -82,7 +82,7 @@ class Sidecar:
     """The gateway's sidecar folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     # -------------------------------------------------------------------------------------------------- buckets
 
@@ -91,14 +91,14 @@ class Sidecar:
 
         An owner that nobody can be: policies alone decide. One that is there stays: a changed owner erases the policy.
         """
-        folder = self._folder / check_bucket(bucket) / BESIDE
+        folder = self.folder / check_bucket(bucket) / BESIDE
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (folder / ACL).exists():
             _put(folder / ACL, b'{"Owner":"","Grantees":[]}', 0o600)
 
     def forget(self, bucket: str) -> None:
         """Remove all that is kept of a bucket."""
-        shutil.rmtree(self._folder / check_bucket(bucket), ignore_errors=True)
+        shutil.rmtree(self.folder / check_bucket(bucket), ignore_errors=True)
 
     def clean(self, bucket: str, directory: Path, *, begun_before: float | None = None) -> list[str]:
         """Remove what the gateway left in a tree: uploads that were begun and never ended, and its own folder.
@@ -112,9 +112,7 @@ class Sidecar:
         for upload in sorted(_uploads(folder / UPLOADS)):
             if begun_before is None or _mtime(upload) < begun_before:
                 shutil.rmtree(upload, ignore_errors=True)
-                shutil.rmtree(
-                    self._folder / bucket / TEMPORARY / UPLOADS / upload.parent.name / upload.name, ignore_errors=True
-                )
+                shutil.rmtree(self.folder / bucket / TEMPORARY / UPLOADS / upload.parent.name / upload.name, ignore_errors=True)
                 _prune(upload.parent, folder)
                 removed.append(f"An upload to {bucket} that was never ended.")
         if folder.is_symlink() or not folder.is_dir():
@@ -185,12 +183,12 @@ class Sidecar:
             return False
         folder = self._meta(bucket, key)
         shutil.rmtree(folder, ignore_errors=True)
-        _prune(folder.parent, self._folder / bucket)
+        _prune(folder.parent, self.folder / bucket)
         return True
 
     def known(self, bucket: str, prefix: str = "") -> Iterator[str]:
         """Yield the keys of files whose etag was settled here."""
-        top = self._folder / bucket
+        top = self.folder / bucket
         for folder, names, files in os.walk(top / prefix[: prefix.rfind("/") + 1]):
             if Path(folder) == top and TEMPORARY in names:
                 names.remove(TEMPORARY)
@@ -200,13 +198,13 @@ class Sidecar:
                     yield key
 
     def _meta(self, bucket: str, key: str) -> Path:
-        return self._folder / bucket / key / BESIDE
+        return self.folder / bucket / key / BESIDE
 
     def _kept(self, bucket: str, key: str) -> _Kept | None:
         if not _markable(key):
             return None
         try:
-            handle = os.open(f"{self._folder}/{bucket}/{key}/{BESIDE}/{ETAG}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = os.open(f"{self.folder}/{bucket}/{key}/{BESIDE}/{ETAG}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

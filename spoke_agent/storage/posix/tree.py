@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import stat
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from protocol.errors import Conflict, NotAllowed, RootMissing, StorageUnreachable
+from protocol.errors import Conflict, StorageUnreachable
 from protocol.messages import RootConfig
 from protocol.names import Place, locate, shown
 from spoke_agent.storage.node import Entry
+from spoke_agent.storage.posix import looking
 from spoke_agent.storage.posix.exports import Exports
 from spoke_agent.storage.posix.sidecar import Sidecar
-from spoke_agent.storage.posix.volume import born, steady, volume_of
+from spoke_agent.storage.posix.tending import Tending
+from spoke_agent.storage.posix.volume import steady
 from spoke_agent.storage.posix.walking import (
-    BESIDE,
     Broke,
     End,
     Notes,
@@ -37,31 +36,16 @@ from spoke_agent.storage.posix.walking import (
     Row,
     Walk,
     etag_of,
-    gone,
-    hidden,
-    leads,
-    parts_of,
-    reach,
-    too_long,
 )
 
 T = TypeVar("T")
 
 SMALL: Final = 4_000
 """Rows that are listed in a thread; starting a process costs as much time as these do (some 30 ms)."""
-SETTLED: Final = 200
-"""Files put right at a time."""
 THREADS: Final = 8
-BORDERS: Final = 64
-"""Folders that a root is cut at, at most."""
-DEEP: Final = 3
-"""Levels gone down while there is only one folder."""
-LEVEL: Final = 20_000
-"""Names of one level looked at in search of folders."""
 REFUSED: Final = 10_000
 """Keys of one bucket remembered as not to be served."""
 
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MESSAGE = msgspec.msgpack.Decoder(Page | End | Broke)
 
 
@@ -120,7 +104,7 @@ class Tree:
 
     async def _do(self, directory: Path, what: Callable[..., T], *arguments: object) -> T:
         """Do something in a thread. Raises RootMissing, StorageUnreachable for what the file system answers."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _told, directory, what, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, looking.told, directory, what, *arguments)
 
     async def regrant(self, bucket: str, folders: Collection[str]) -> None:
         """Look again at all links of a bucket, before these folders are granted too. Raises RootMissing, StorageUnreachable.
@@ -130,7 +114,7 @@ class Tree:
         directory, before = self._exports.directory(bucket), set(self._spaces(bucket))
         links = self._followed.get(bucket, set()) | self._refused.get(bucket, set())
         if links and not before.issuperset(folders):
-            refused = await self._do(directory, _refusable, directory, links, (*before, *folders))
+            refused = await self._do(directory, looking.refusable, directory, links, (*before, *folders))
             self._followed[bucket] = links - refused
             self._refuse(bucket, refused)
 
@@ -152,13 +136,13 @@ class Tree:
         system is mounted on the way to it, that one counts too: unmounted, it would look like an empty folder.
         """
         directory = self._exports.directory(root.bucket)
-        return await self._do(directory, _identity, directory, root)
+        return await self._do(directory, looking.identity, directory, root)
 
     async def ranges(self, root: RootConfig, prefix: str = "") -> list[str]:
         """Return folders (in order) that split the root; [""] where there is no good split."""
         place = locate(root.layout, root.bucket, root.prefix, prefix)
         directory = self._exports.directory(place.bucket)
-        found = await self._do(directory, _folders, directory, place.key)
+        found = await self._do(directory, looking.folders, directory, place.key)
         cut = len(root.prefix)
         return [folder[cut:] for folder in found] or [""]
 
@@ -220,13 +204,13 @@ class Tree:
         protect = place.key.startswith(tuple(self._writable(place.bucket)) or ("\0",))
 
         def see() -> tuple[os.stat_result | None, bool, bool]:
-            found, refused = _see(directory, place.key, spaces)
+            found, refused = looking.see(directory, place.key, spaces)
             if found is not None:
                 if protect or self._sidecar.etag(place.bucket, place.key):
                     self._sidecar.settle(place.bucket, place.key, found, etag_of(found, inodes=inodes))
             elif not refused:
                 self._sidecar.drop(place.bucket, place.key)
-            return found, refused, not refused and _is_link(directory, place.key)
+            return found, refused, not refused and looking.is_link(directory, place.key)
 
         found, refused, followed = await self._do(directory, see)
         if followed:
@@ -245,11 +229,11 @@ class Tree:
         spaces, inodes = tuple(self._spaces(place.bucket)), await self._keeps_inodes(place.bucket)
 
         def piece() -> bytes:
-            handle = _opened(directory, place.key, spaces)
+            handle = looking.opened(directory, place.key, spaces)
             try:
                 if etag and etag_of(os.fstat(handle), inodes=inodes) != etag:
                     raise Conflict(f"{shown(key)} has changed meanwhile.")
-                content = _pread(handle, start, length)
+                content = looking.piece(handle, start, length)
                 if etag and etag_of(os.fstat(handle), inodes=inodes) != etag:
                     raise Conflict(f"{shown(key)} changed while it was read.")
                 return content
@@ -288,30 +272,19 @@ class Tree:
     async def protect(self, bucket: str, prefix: str = "") -> None:
         """Put right what the gateway says of all files below ``prefix``: for those that somebody may write to.
 
-        Takes some 80 µs a file that has no etag yet, 10 µs any other, in a thread that gives way.
+        Takes some 80 µs a file that has no etag yet, 10 µs any other, in a process of its own that gives way to all others.
+        Raises RootMissing, StorageUnreachable.
         """
         directory = self._exports.directory(bucket)
         spaces, inodes = tuple(self._spaces(bucket)), await self._keeps_inodes(bucket)
-        for space in _within(self._writable(bucket), prefix):
-            walk = Walk(Request(str(directory), space, "", spaces, inodes))
-            pages = _Pulled(self._threads, directory, walk.pages(SETTLED))
-            try:
-                while (page := await pages.next()) is not None:
-                    await self._do(directory, self._settle, bucket, directory, page, spaces)
-            finally:
-                pages.close()
-        await self._do(directory, self._drop_gone, bucket, directory, prefix)
-
-    def _settle(self, bucket: str, directory: Path, page: list[Row], spaces: Sequence[str]) -> None:
-        for key, _, _, etag in page:
-            found, _ = _see(directory, key, spaces)
-            if found is not None and etag_of(found, inodes=not etag.startswith("wio-0-")) == etag:
-                self._sidecar.settle(bucket, key, found, etag)
-
-    def _drop_gone(self, bucket: str, directory: Path, prefix: str) -> None:
-        for key in self._sidecar.known(bucket, prefix):
-            if not os.path.lexists(directory / key) and directory.is_dir():
-                self._sidecar.drop(bucket, key)
+        folders = tuple(_within(self._writable(bucket), prefix))
+        asked = Tending(str(directory), str(self._sidecar.folder), bucket, prefix, folders, spaces, inodes)
+        async with _running("tending", asked) as output:
+            answer = await output.read()
+        if not answer:
+            raise StorageUnreachable(f"The process that tends {directory} ended too early.")
+        if (broke := msgspec.msgpack.decode(answer, type=End | Broke)) and isinstance(broke, Broke):
+            raise looking.unreachable(directory, OSError(broke.number, os.strerror(broke.number), broke.key))
 
     # -------------------------------------------------------------------------------------------------- what was met
 
@@ -358,7 +331,7 @@ class _Pulled:
     async def next(self) -> list[Row] | None:
         """Return the next page; None at the end."""
         loop = asyncio.get_running_loop()
-        self._step = loop.run_in_executor(self._threads, _told, self._directory, next, self._pages, None)
+        self._step = loop.run_in_executor(self._threads, looking.told, self._directory, next, self._pages, None)
         return await asyncio.shield(self._step)
 
     def close(self) -> None:
@@ -374,11 +347,12 @@ class _Pulled:
         self._pages.close()
 
 
-async def _process(asked: Request) -> AsyncGenerator[list[Row] | Notes, None]:
-    """List in a process of its own. It waits while nobody takes its pages, and ends with whoever asked."""
+@contextlib.asynccontextmanager
+async def _running(module: str, asked: msgspec.Struct) -> AsyncGenerator[asyncio.StreamReader, None]:
+    """Run one of the modules beside this one as a program, and hand it what is asked; it ends with whoever asked."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-I", "-X", "utf8", "-c", _PROGRAM, str(Path(__file__).parents[3])),
+        *("-I", "-X", "utf8", "-c", _PROGRAM.format(module=module), str(Path(__file__).parents[3])),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=4 * 1024 * 1024,
@@ -388,27 +362,35 @@ async def _process(asked: Request) -> AsyncGenerator[list[Row] | Notes, None]:
     try:
         process.stdin.write(msgspec.msgpack.encode(asked))
         process.stdin.write_eof()
-        while True:
-            size = int.from_bytes(await process.stdout.readexactly(4), "big")
-            message = _MESSAGE.decode(await process.stdout.readexactly(size))
-            if isinstance(message, Page):
-                yield message.rows
-            elif isinstance(message, End):
-                yield message.notes
-                return
-            else:
-                raise _unreachable(Path(asked.directory), OSError(message.number, os.strerror(message.number), message.key))
-    except asyncio.IncompleteReadError as error:
-        raise StorageUnreachable(f"The process that lists {asked.directory} ended too early.") from error
+        yield process.stdout
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
+async def _process(asked: Request) -> AsyncGenerator[list[Row] | Notes, None]:
+    """List in a process of its own. It waits while nobody takes its pages."""
+    async with _running("walking", asked) as output:
+        try:
+            while True:
+                size = int.from_bytes(await output.readexactly(4), "big")
+                message = _MESSAGE.decode(await output.readexactly(size))
+                if isinstance(message, Page):
+                    yield message.rows
+                elif isinstance(message, End):
+                    yield message.notes
+                    return
+                else:
+                    failed = OSError(message.number, os.strerror(message.number), message.key)
+                    raise looking.unreachable(Path(asked.directory), failed)
+        except asyncio.IncompleteReadError as error:
+            raise StorageUnreachable(f"The process that lists {asked.directory} ended too early.") from error
+
+
 _PROGRAM: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from spoke_agent.storage.posix import walking; "
-    "walking.main(sys.stdin.buffer, sys.stdout.buffer)"
+    "import sys; sys.path.insert(0, sys.argv[1]); from spoke_agent.storage.posix import {module}; "
+    "{module}.main(sys.stdin.buffer, sys.stdout.buffer)"
 )
 
 
@@ -420,190 +402,6 @@ def _joined(one: Notes, other: Notes) -> Notes:
         max(one.mangled, other.mangled),
         one.lost + other.lost,
     )
-
-
-# ------------------------------------------------------------------------------------------------------ the file system
-
-
-def _told(directory: Path, what: Callable[..., T], *arguments: object) -> T:
-    """Do something; what the file system answers becomes one of our own errors."""
-    try:
-        return what(*arguments)
-    except OSError as error:
-        raise _unreachable(directory, error) from error
-
-
-def _unreachable(directory: Path, error: OSError) -> Exception:
-    if gone(error):
-        return _missing(directory)
-    if isinstance(error, PermissionError):
-        return RootMissing(
-            f"{directory} may not be listed by the user that the agent runs as.",
-            todo="Give that user access, or run the agent as another one.",
-        )
-    return StorageUnreachable(f"{directory} does not answer: {error.strerror or error}.")
-
-
-def _missing(directory: Path) -> RootMissing:
-    return RootMissing(f"The directory {directory} is not there.", todo="Check its name, and that its disk is mounted.")
-
-
-def _identity(directory: Path, root: RootConfig) -> str:
-    try:
-        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreachable(directory, error) from error
-    try:
-        with os.scandir(held) as listing:
-            next(listing, None)  # that it answers counts, not only that it has a name
-        found = os.fstat(held)
-        inode = found.st_ino if steady(directory) else 0
-        identity = f"{inode} of {born(directory)} on {volume_of(directory)}"
-        for parts in _upwards(parts_of(root.prefix) or []):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                below = directory.joinpath(*parts)
-                if below.stat().st_dev != found.st_dev:
-                    identity += f", then {volume_of(below)}"
-                break
-    except OSError as error:
-        raise _unreachable(directory, error) from error
-    finally:
-        os.close(held)
-    return identity
-
-
-def _upwards(parts: list[str]) -> Iterator[list[str]]:
-    for count in range(len(parts), 0, -1):
-        yield parts[:count]
-
-
-def _folders(directory: Path, prefix: str) -> list[str]:
-    top = prefix[: prefix.rfind("/") + 1]
-    found: list[str] = []
-    for _ in range(DEEP):
-        found = sorted(_below(directory, top, prefix))
-        if len(found) != 1:
-            break
-        top = prefix = found[0]
-    if len(found) < 2:  # noqa: PLR2004 - one folder splits nothing
-        return []
-    step = -(-len(found) // BORDERS)
-    return found[::step]
-
-
-def _below(directory: Path, top: str, prefix: str) -> Iterator[str]:
-    parts = parts_of(top)
-    if parts is None:
-        return
-    try:
-        held = reach(directory, parts, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        if parts and (gone(error) or isinstance(error, PermissionError)):
-            return
-        raise
-    try:
-        with os.scandir(held) as listing:
-            for number, entry in enumerate(listing):
-                if number >= LEVEL:
-                    return
-                name = entry.name
-                if not entry.is_dir(follow_symlinks=False) or hidden(name) or (not top and name == BESIDE):
-                    continue
-                if name.isprintable() and (top + name + "/").startswith(prefix):
-                    yield top + name + "/"
-    finally:
-        os.close(held)
-
-
-def _see(directory: Path, key: str, spaces: Sequence[str]) -> tuple[os.stat_result | None, bool]:
-    """Look at what lies at a key: None where nothing is served there, and whether that is because it must not be."""
-    parts = parts_of(key)
-    if not parts or key.endswith("/"):
-        _there(directory)
-        return None, False
-    try:
-        held = reach(directory, parts[:-1])
-    except OSError as error:
-        if gone(error) or too_long(error) or isinstance(error, (PermissionError, UnicodeEncodeError)):
-            _there(directory)
-            return None, False
-        raise
-    try:
-        return _served(directory, key, spaces, os.stat(parts[-1].encode(), dir_fd=held, follow_symlinks=False))
-    except OSError as error:
-        if gone(error) or too_long(error) or isinstance(error, PermissionError):
-            return None, False
-        raise
-    finally:
-        os.close(held)
-
-
-def _served(directory: Path, key: str, spaces: Sequence[str], found: os.stat_result) -> tuple[os.stat_result | None, bool]:
-    if stat.S_ISLNK(found.st_mode):
-        target = leads(directory, key, spaces)
-        if target is None:
-            return None, True
-        found = Path(target).lstat()
-    if stat.S_ISREG(found.st_mode):
-        return found, False
-    return None, not stat.S_ISDIR(found.st_mode)
-
-
-def _is_link(directory: Path, key: str) -> bool:
-    try:
-        return bool(parts_of(key)) and stat.S_ISLNK((directory / key).lstat().st_mode)
-    except OSError:  # whatever that is, nothing is served there
-        return False
-
-
-def _refusable(directory: Path, keys: Collection[str], spaces: Sequence[str]) -> set[str]:
-    """Return those of the keys that must not be served: links that lead elsewhere, and what is no file."""
-    return {key for key in keys if _see(directory, key, spaces)[1]}
-
-
-def _there(directory: Path) -> None:
-    """Raise RootMissing where the directory itself is gone: then nothing in it is known to be."""
-    if not directory.is_dir():
-        raise _missing(directory)
-
-
-def _opened(directory: Path, key: str, spaces: Sequence[str]) -> int:
-    parts = parts_of(key)
-    if not parts:
-        raise Conflict(f"{shown(key)} is not served.")
-    try:
-        held = reach(directory, parts[:-1])
-        try:
-            handle = os.open(parts[-1].encode(), _READ, dir_fd=held)
-        finally:
-            os.close(held)
-    except PermissionError:
-        raise NotAllowed(f"{shown(key)} may not be read by the user that the agent runs as.") from None
-    except OSError as error:
-        if error.errno != errno.ELOOP or (target := leads(directory, key, spaces)) is None:
-            if gone(error) or too_long(error) or error.errno == errno.ENXIO:
-                _there(directory)
-                raise Conflict(f"{shown(key)} is gone.") from None
-            raise
-        try:
-            handle = os.open(target, _READ)
-        except PermissionError:
-            raise NotAllowed(f"{shown(key)} may not be read by the user that the agent runs as.") from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise Conflict(f"{shown(key)} is no file.")
-    return handle
-
-
-def _pread(handle: int, start: int, length: int) -> bytes:
-    pieces = []
-    while length > 0:
-        piece = os.pread(handle, min(length, 8 * 1024 * 1024), start)
-        if not piece:
-            break
-        pieces.append(piece)
-        start, length = start + len(piece), length - len(piece)
-    return b"".join(pieces)
 
 
 def _within(spaces: Sequence[str], prefix: str) -> list[str]:

@@ -17,7 +17,7 @@ MS = 1_000_000
 def upload(seen: Seen, key: str, content: bytes = b"content", etag: str = "md5") -> Path:
     """Do what the gateway does, in its order: content, checksums, etag, and then the name."""
     staged = seen.put(".staged", content)
-    folder = seen.sidecar._folder / "lab" / key / "meta"
+    folder = seen.sidecar.folder / "lab" / key / "meta"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "checksums").write_text("{}")
     (folder / "new").write_text(f'"{etag}"')
@@ -28,7 +28,7 @@ def upload(seen: Seen, key: str, content: bytes = b"content", etag: str = "md5")
 
 
 def checksummed(seen: Seen, key: str) -> bool:
-    return (seen.sidecar._folder / "lab" / key / "meta" / "checksums").exists()
+    return (seen.sidecar.folder / "lab" / key / "meta" / "checksums").exists()
 
 
 async def test_a_file_from_outside_gets_the_etag_that_the_index_has(seen: Seen) -> None:
@@ -104,7 +104,7 @@ async def test_a_clock_that_jumped_back_hides_no_edit_of_what_was_looked_at(seen
     """As if the upload and the look had happened tomorrow: the edit looks older than both."""
     path = upload(seen, "a")
     await seen.tree.look(root(), "a")
-    kept = seen.sidecar._folder / "lab/a/meta" / ETAG
+    kept = seen.sidecar.folder / "lab/a/meta" / ETAG
     tomorrow = path.stat().st_ctime_ns + 86_400 * 1000 * MS
     os.utime(kept, ns=(tomorrow, tomorrow))
     path.write_bytes(b"edited!")
@@ -148,7 +148,7 @@ async def test_a_file_that_is_gone_is_forgotten(seen: Seen) -> None:
     await seen.entries()
     await seen.tree.tended()
     assert list(seen.sidecar.known("lab")) == ["three"]
-    assert not (seen.sidecar._folder / "lab/a").exists()
+    assert not (seen.sidecar.folder / "lab/a").exists()
 
 
 async def test_an_upload_whose_file_has_not_appeared_yet_is_not_forgotten(seen: Seen) -> None:
@@ -162,13 +162,13 @@ async def test_an_upload_whose_file_has_not_appeared_yet_is_not_forgotten(seen: 
 
 async def test_no_key_reaches_the_settings_of_a_bucket(seen: Seen) -> None:
     seen.sidecar.seed("lab")
-    acl = (seen.sidecar._folder / "lab/meta/acl").read_bytes()
+    acl = (seen.sidecar.folder / "lab/meta/acl").read_bytes()
     for key in ("meta", "meta/acl", "../lab/meta", "..", "a/../meta/acl", ".sgwtmp/x", "x\0", "\udcff"):
         seen.sidecar.mark("lab", key, "wio-1-2-3")
         assert seen.sidecar.etag("lab", key) == ""
         assert not seen.sidecar.drop("lab", key)
-    assert (seen.sidecar._folder / "lab/meta/acl").read_bytes() == acl
-    assert [one.name for one in (seen.sidecar._folder / "lab").iterdir()] == ["meta"]
+    assert (seen.sidecar.folder / "lab/meta/acl").read_bytes() == acl
+    assert [one.name for one in (seen.sidecar.folder / "lab").iterdir()] == ["meta"]
 
 
 def test_an_access_list_that_is_there_stays(tmp_path: Path) -> None:
