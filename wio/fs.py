@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, sync, sync_wrapper
 from s3fs import S3FileSystem
 
 from protocol.errors import NotAllowed, NotFound, NotSignedIn, Unreachable, WioError
@@ -67,6 +67,16 @@ class WioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec publishes 
     def fsid(self) -> str:
         """What tells this tree from others."""
         return f"wio-{self._session.seat.hub}"
+
+    def close(self) -> None:
+        """Close the connections that are kept open; another use opens new ones."""
+        for node in self._nodes.values():
+            sync(self.loop, node.fs.aclose)
+
+    async def aclose(self) -> None:
+        """Do the same for an asynchronous program."""
+        for node in self._nodes.values():
+            await node.fs.aclose()
 
     # ------------------------------------------------------------------------------------------------------ where a path lies
 
@@ -205,6 +215,12 @@ class WioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec publishes 
         at = await self._file(path)
         return bytes(await at.node.fs._cat_file(at.key, start=start, end=end, **options))  # noqa: SLF001  - as above
 
+    async def _cat(self, path: Any, recursive: bool = False, **options: Any) -> Any:
+        """Return the content of files; of a folder, with ``recursive``, that of all files below: a folder itself has none."""
+        if recursive and isinstance(path, str):
+            path = await self._find(path)
+        return await super()._cat(path, **options)
+
     async def _pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
         at = await self._file(path)
         await at.node.fs._pipe_file(at.key, value, mode=mode, **options)  # noqa: SLF001  - as above
@@ -270,8 +286,6 @@ class WioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec publishes 
         return at
 
     def _file_now(self, path: str) -> Any:
-        from fsspec.asyn import sync  # noqa: PLC0415  - only for programs that wait
-
         return sync(self.loop, self._file, path)
 
 
@@ -354,6 +368,12 @@ class _Storage(S3FileSystem):  # type: ignore[misc]  # s3fs publishes no types
         )
         self._node = node
 
+    async def aclose(self) -> None:
+        """Close the connections that are kept open."""
+        if self._s3 is not None:
+            self._s3 = None
+            await self._s3creator.__aexit__(None, None, None)
+
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         try:
             return await super()._call_s3(method, *akwarglist, **kwargs)
@@ -375,7 +395,7 @@ class _Storage(S3FileSystem):  # type: ignore[misc]  # s3fs publishes no types
             said = f"The storage of node {place.node} refuses what the hub allows; wio why YOU {place.workspace} says more"
             raise PermissionError(errno.EACCES, said, place.workspace) from error
 
-    call_s3 = S3FileSystem.call_s3
+    call_s3 = sync_wrapper(_call_s3)  # s3fs's own is bound to its own ``_call_s3``
 
 
 # ---------------------------------------------------------------------------------------------------------- words

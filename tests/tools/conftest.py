@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr.core.sync
 
 from bench.rig import s3
 from deploy.federation import BIN, Federation, Person, run
@@ -18,6 +19,7 @@ from protocol.sealing import ClearCredential
 from tests.tools.drivers import Spot
 from wio.client import Client
 from wio.config import Config, Seat
+from wio.fs import WioFileSystem
 from wio.s3 import locate
 from wio.session import Session
 
@@ -87,7 +89,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def as_alice(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def as_alice(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The test itself is a program of alice's: libraries find her settings as they would in her own."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
@@ -95,7 +97,13 @@ def as_alice(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name, value in world.environment(world.alice).items():
         if name.startswith(("WIO_", "XDG_")) or name == "HOME":
             monkeypatch.setenv(name, value)
-    return world
+    yield world
+    for one in list(WioFileSystem._cache.values()):
+        if one.asynchronous:
+            zarr.core.sync.sync(one.aclose())  # zarr's own loop, in which nobody else makes one
+        else:
+            one.close()
+    WioFileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 BIN = Path(sys.executable).parent
+PARTS = ("--s3-upload-cutoff", "16M", "--s3-chunk-size", "16M")
+"""rclone by itself sends up to 200 MiB in one part; s3fs up to 100."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Rclone(Shell):
         return f"wio-{spot.node}:{spot.bucket}/{spot.key}/{name}"
 
     def put(self, file: Path, spot: Spot, name: str) -> None:
-        self.run("rclone", "copyto", file, self._at(spot, name))
+        self.run("rclone", "copyto", *PARTS, file, self._at(spot, name))
 
     def get(self, spot: Spot, name: str, file: Path) -> None:
         self.run("rclone", "copyto", self._at(spot, name), file)
@@ -197,7 +199,7 @@ class S3fs(Python):
     """s3fs, with its profile."""
 
     opening = "import s3fs\nfs = s3fs.S3FileSystem(profile=profile, endpoint_url=endpoint)"
-    putting = 'fs.put_file(file, f"{bucket}/{key}/{name}")'
+    putting = 'fs.put_file(file, f"{bucket}/{key}/{name}", chunksize=2**24)'
     getting = 'fs.get_file(f"{bucket}/{key}/{name}", file)'
     listing = 'found = fs.find(f"{bucket}/{key}")'
     copying = 'fs.cp_file(f"{bucket}/{key}/{name}", f"{to_bucket}/{to_key}/{name}")'
@@ -228,7 +230,7 @@ class WioFs(Python):
 
     between = True
     opening = 'import fsspec\nfs = fsspec.filesystem("wio")'
-    putting = 'fs.put_file(file, f"{path}/{name}")'
+    putting = 'fs.put_file(file, f"{path}/{name}", chunksize=2**24)'
     getting = 'fs.get_file(f"{path}/{name}", file)'
     listing = "found = [one.removeprefix(path) for one in fs.find(path)]\nfound = [key + one for one in found]"
     copying = 'fs.cp_file(f"{path}/{name}", f"{to_path}/{name}")'

@@ -606,7 +606,7 @@ async def test_a_file_an_older_agent_wrote_is_taken_over_and_what_it_knew_is_rea
     await room.scanner.scan_root(1)
     await room.stop()
     with sqlite3.connect(path) as connection:
-        for name in ("unread", "read_fields", "reading"):
+        for name in ("unread", "read_fields", "reading", "wish"):
             connection.execute(f"DROP TABLE {name}")
         connection.execute("PRAGMA user_version = 1")
     connection.close()

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -392,9 +393,10 @@ async def test_what_a_plain_user_may_not_list_is_noted_and_the_rest_is_served(se
     seen.put("closed/a"), seen.put("open/b"), seen.put("open/shut")
     (seen.top / "closed").chmod(0o700)
     (seen.top / "open/shut").chmod(0o600)
-    for folder in [seen.top, *seen.top.parents][:4]:
-        if folder != Path("/tmp"):  # noqa: S108 - compared, not used
-            folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in [seen.top, *seen.top.parents]:
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(folder.stat().st_mode | 0o055)
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", _AS_NOBODY]
     done = await asyncio.to_thread(
         subprocess.run,
