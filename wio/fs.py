@@ -370,8 +370,8 @@ class _Storage(S3FileSystem):  # type: ignore[misc]  # s3fs publishes no types
 
     async def aclose(self) -> None:
         """Close the connections that are kept open."""
-        if self._s3 is not None:
-            self._s3 = None
+        opened, self._s3 = self._s3, None  # type: ignore[has-type]  # it is s3fs's own
+        if opened is not None:
             await self._s3creator.__aexit__(None, None, None)
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
