@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ ANSWER_S: Final = 60.0
 """How long the server may be silent before an answer goes on: a listing can take long to begin."""
 CONNECTIONS: Final = 64
 KEEP_ALIVE_S: Final = 20.0
+MAX_SOCKET: Final = 100
+"""Bytes in the path of a Unix socket: the kernel's limit is 107."""
 """Below the 30 s after which MinIO lets go of an idle connection."""
 
 _FULL: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"})
@@ -110,7 +113,7 @@ def check_url(url: str) -> str:
 class Connection:
     """Signed requests to one server. ``clock`` gives Unix microseconds. Safe for concurrent use once open.
 
-    ``socket``: the Unix socket it is reached at (abstract with ``@`` before it), whatever host the address names.
+    ``socket``: the Unix socket it is reached at, whatever host the address names; its folder is there before ``open``.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class Connection:
         self.region = region
         self.clock = clock
         self._trust = trust
-        self._socket = f"\0{socket[1:]}" if socket.startswith("@") else socket
+        self._socket = socket
+        self._folder: int | None = None
         self._host = urlsplit(self.url).netloc
         self._signer = Signer(region)
         self._session: aiohttp.ClientSession | None = None
@@ -138,15 +142,27 @@ class Connection:
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket:
-            return aiohttp.UnixConnector(self._socket, limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S)
+            return aiohttp.UnixConnector(self._short(), limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S)
         trust = True if self._trust is None else self._trust
         return aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=trust)
+
+    def _short(self) -> str:
+        """Return a path of the socket that is short enough for the kernel: through its open folder, where it is not itself."""
+        if len(os.fsencode(self._socket)) <= MAX_SOCKET:
+            return self._socket
+        folder, name = os.path.split(self._socket)
+        if self._folder is None:
+            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._folder}/{name}"
 
     async def close(self) -> None:
         """Let go of all connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            os.close(folder)
 
     async def ask(
         self,

@@ -40,8 +40,8 @@ STEADY_S: Final = 30.0
 LOOK_S: Final = 0.02
 MAX_LOG: Final = 5 * 1024 * 1024
 """Bytes of its log; when it is started with a longer one, that is begun anew."""
-MAX_SOCKET: Final = 100
-"""Characters in the path of a Unix socket: the kernel's limit is 107."""
+ADMIN: Final = "admin.sock"
+"""The socket at which it takes admin calls, in its folder."""
 
 _VERSION: Final = re.compile(r"Version\s*:\s*v?(\d+)\.(\d+)")
 _SAID: Final = re.compile(rb"mod\s+github\.com/versity/versitygw\s+v(\d+)\.(\d+)")
@@ -188,9 +188,8 @@ class Gateway:
 
     @property
     def admin(self) -> str:
-        """The address of its admin calls: a socket in its folder; where that has too long a path, an abstract one."""
-        path = str(self.folder / "admin.sock")
-        return path if len(path.encode()) <= MAX_SOCKET else f"@wio-{self._key.access_key}"
+        """The address of its admin calls: a socket in its folder."""
+        return str(self.folder / ADMIN)
 
     def prepare(self) -> None:
         """Make its folders, for their owner alone. Raises BadSetting."""
@@ -258,6 +257,7 @@ class Gateway:
         order = {
             "command": self._command(program),
             "environment": self._environment(),
+            "folder": str(self.folder),
             "log": str(self.log),
             "lock": str(self._lock),
             "grace_s": self._outlive_s,
@@ -336,7 +336,7 @@ class Gateway:
         events = ["--event-webhook-url", self.events] if self.events else []
         owner = ["--chuid", "--chgid"] if serving.owner is not None else []
         return [
-            *(program, "--port", f"{host}:{serving.port}", "--admin-port", self.admin, "--socket-perm", "0600"),
+            *(program, "--port", f"{host}:{serving.port}", "--admin-port", f"{keeper.FOLDER}/{ADMIN}", "--socket-perm", "0600"),
             *("--region", serving.region, "--iam-dir", str(self.accounts), "--quiet", "--keep-alive", *tls, *events),
             *("posix", "--sidecar", str(self.sidecar), "--bucketlinks", *owner),
             *("--file-perms", f"{serving.file_mode:04o}", "--dir-perms", f"{serving.dir_mode:04o}"),

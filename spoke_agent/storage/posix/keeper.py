@@ -23,6 +23,8 @@ import time
 
 PR_SET_PDEATHSIG = 1
 STOP_S = 5.0
+FOLDER = "{folder}"
+"""Stands in the command for the gateway's own folder, as short as the path of a Unix socket has to be (107 characters)."""
 TAKEN = 75
 """The exit code where another keeper has the lock."""
 
@@ -43,14 +45,15 @@ def main() -> int:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return TAKEN
+    folder = os.open(order["folder"], os.O_RDONLY | os.O_DIRECTORY)
     with open(order["log"], "ab") as log:  # noqa: PTH123 - pathlib alone takes longer than all of this
         child = subprocess.Popen(  # noqa: S603 - the gateway the agent names
-            order["command"],
+            [word.replace(FOLDER, f"/proc/self/fd/{folder}") for word in order["command"]],
             env=order["environment"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(held,),
+            pass_fds=(held, folder),
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - there are no other threads here
             umask=order["umask"],
         )

@@ -398,7 +398,7 @@ class PosixNode:
 
     def _relink(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            (self.gateway.folder / "admin.sock").unlink()
+            Path(self.gateway.admin).unlink()
         served = {export.bucket for export in self.exports}
         for found in self.gateway.buckets.iterdir():
             if found.is_symlink() and found.name not in served:

@@ -726,3 +726,12 @@ def _agent(it: Made, outlive_s: float, *, plain: bool = False) -> subprocess.Pop
 def _kill(agent: subprocess.Popen[str]) -> None:
     agent.kill()
     agent.communicate()
+
+
+async def test_a_state_directory_may_have_a_path_that_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    async with directory_bench(tmp_path / ("long" * 30)) as bench:
+        assert len(bench.node.gateway.admin) > 108  # type: ignore[attr-defined]  # what this kind of node has
+        bucket = await bench.bucket()
+        await bench.put(bucket, "ws/a")
+        _, key = await bench.person(grant(bucket, "ws/"))
+        assert await bench.status(key, "GET", f"/{bucket}/ws/a") == 200
