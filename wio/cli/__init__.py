@@ -123,4 +123,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
-    app()
+    program = completing.ready(app) if completing.ASKED in os.environ else app
+    program()
