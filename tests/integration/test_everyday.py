@@ -123,10 +123,10 @@ def test_what_is_written_and_removed_is_shown_as_it_happens_until_ctrl_c(
             return b"first" in out.read_bytes()
 
         until("the first change is shown", seen_first, seconds=20, every=0.3)
-        s3.put_object(Bucket=place.bucket, Key=f"{place.prefix}gone", Body=b"x")
-        until("it is shown", lambda: b"gone" in out.read_bytes())
-        s3.delete_object(Bucket=place.bucket, Key=f"{place.prefix}gone")
-        until("its end is shown", lambda: out.read_bytes().count(b"/gone") >= 2)
+        s3.put_object(Bucket=place.bucket, Key=f"{place.prefix}brief", Body=b"x")
+        until("it is shown", lambda: b"/brief" in out.read_bytes())
+        s3.delete_object(Bucket=place.bucket, Key=f"{place.prefix}brief")
+        until("its end is shown", lambda: out.read_bytes().count(b"/brief") >= 2)
     finally:
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=30)
